@@ -1,0 +1,80 @@
+# StreamRec's one runner. `make help` explains its words.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+export STREAMREC_HOME ?= $(CURDIR)/.streamrec
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+DATA ?= data/movielens-small
+VENV := $(STREAMREC_HOME)/venv
+TRITON_VENV := $(STREAMREC_HOME)/venv-triton
+BIN := $(VENV)/bin
+PIP_FLAGS := --quiet --disable-pip-version-check
+
+.PHONY: help setup serve test check lint types imports fmt train bench lock proto clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed-dev $(TRITON_VENV)/.installed ## Make the environments: one for the service, one for Triton
+
+serve: $(VENV)/.installed $(TRITON_VENV)/.installed ## Train a bundle if there is none, start Redis, Triton and the API; Ctrl-C stops all
+	@exec $(BIN)/streamrec serve
+
+train: $(VENV)/.installed ## Train a bundle on DATA (default: data/movielens-small)
+	$(BIN)/streamrec train --data $(DATA)
+
+test: setup ## Run every test, against real Redis, Triton, HTTP and gRPC
+	$(BIN)/python -m pytest
+
+check: lint types imports ## Lint, types and import rules
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+imports: setup
+	$(BIN)/lint-imports
+
+fmt: setup ## Format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Benchmarks: CPU of one user's read, beside the Feast SDK
+	$(BIN)/python -m benchmarks.online_read
+
+proto: setup ## Generate the gRPC code from app/proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. app/proto/streamrec/v1/*.proto
+
+lock: ## Renew constraints.txt and constraints-triton.txt from the newest versions that pyproject.toml allows
+	bash deploy/lock.sh $(PYTHON)
+
+clean: ## Remove everything the service wrote, except the environments
+	find $(STREAMREC_HOME) -mindepth 1 -maxdepth 1 ! -name 'venv*' -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' || \
+	  { echo "StreamRec needs Python 3.11 or 3.12; name one with PYTHON=..., for example make serve PYTHON=/usr/bin/python3.11"; exit 1; }
+	@echo "Making the service's environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing the packages that train and serve (a few minutes the first time)"
+	@$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[train,features,local]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the packages that test"
+	@$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[train,features,local,load,dev]'
+	@touch $@
+
+# Triton comes with a wheel that needs an older numpy, so it has an environment of its own. Only its server is used:
+# --no-deps leaves out what the rest of that wheel would need.
+$(TRITON_VENV)/.installed: constraints-triton.txt
+	@echo "Making Triton's environment in $(TRITON_VENV)"
+	@$(PYTHON) -m venv $(TRITON_VENV)
+	@if $(TRITON_VENV)/bin/pip install $(PIP_FLAGS) --no-deps --requirement constraints-triton.txt; then touch $@; \
+	  else echo "Triton could not be installed here: the service will rank with logistic regression (SIMPLE_RANKING)"; fi

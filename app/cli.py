@@ -1,0 +1,264 @@
+"""``streamrec``: everything a person does with the service from a terminal.
+
+What belongs to training and publishing is imported inside its own command, so that the serving image does without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.client import NotAnswering, call
+from app.settings import Settings, describe
+from app.table import table
+from domain.errors import DatasetError, StreamRecError
+
+if TYPE_CHECKING:
+    from release.bundle import Bundle
+
+Command = Callable[[argparse.Namespace, Settings], int]
+
+FAILED = 1
+UNUSABLE = 2
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
+    """The exit status: 0 done, 1 answered no, 2 could not be done; an error is one line, never a traceback."""
+    asked = parser().parse_args(arguments)
+    command: Command = asked.command
+    try:
+        status = command(asked, Settings.from_environment(os.environ if environ is None else environ))
+        sys.stdout.flush()
+        return status
+    except DatasetError as error:
+        print(f"streamrec: the dataset cannot be used; {len(error.problems)} problem(s):", file=sys.stderr)
+        print(*(f"  {problem}" for problem in error.problems), sep="\n", file=sys.stderr)
+    except StreamRecError as error:
+        print(f"streamrec: {' '.join(str(error).split())}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"streamrec: this needs {error.name}, which is not installed here", file=sys.stderr)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `| head`: nobody reads on, and the interpreter must not complain of it at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return UNUSABLE
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    whole = argparse.ArgumentParser(prog="streamrec", description="Recommendations that always answer")
+    commands = whole.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    add("validate", validate, "Say what is wrong with a dataset folder").add_argument("folder", type=Path)
+    training = add("train", train, "Train a bundle from a dataset folder")
+    training.add_argument("--data", type=Path, help="dataset folder (default: STREAMREC_DATA)")
+    training.add_argument("--out", type=Path, help="new folder for the bundle (default: under HOME/training)")
+    training.add_argument("--seed", type=int, default=0)
+    add("publish", publish, "Give a bundle to Triton, Redis and every worker").add_argument("folder", type=Path)
+    add("serve", serve, "Start Redis, Triton and the workers, and keep them running")
+    _add_recommend(add("recommend", recommend, "Ask the running service for a slate"))
+    bundle = add("bundle", show_bundle, "Show what a bundle is and where it came from")
+    bundle.add_argument("verb", choices=["show"])
+    bundle.add_argument("folder", type=Path, nargs="?", help="default: the one that is served")
+    add("health", health, "Exit 0 if the running service is ready; for sidecars and HEALTHCHECK")
+    add("settings", show_settings, "Every setting, its value and what it means")
+    add("features", show_features, "The feature contract")
+    return whole
+
+
+def _add_recommend(asking: argparse.ArgumentParser) -> None:
+    asking.add_argument("user", nargs="?", help="user id; may be left out with --recent")
+    asking.add_argument("--limit", type=int, default=20)
+    asking.add_argument("--recent", default="", metavar="IDS", help="what the user did last, oldest first: 296,318")
+    asking.add_argument("--exclude", default="", metavar="IDS", help="items that must not come back")
+    asking.add_argument("--device")
+    asking.add_argument("--surface")
+
+
+def validate(asked: argparse.Namespace, settings: Settings) -> int:
+    from training import dataset
+
+    del settings
+    report = dataset.validate(asked.folder)
+    print(report)
+    return 0 if report.usable else FAILED
+
+
+def train(asked: argparse.Namespace, settings: Settings) -> int:
+    from training.train import train as train_bundle
+
+    out = asked.out or settings.home / "training" / time.strftime("bundle-%Y%m%d-%H%M%S")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    bundle = train_bundle(asked.data or settings.data, out, seed=asked.seed, echo=_echo)
+    print(f"trained {bundle.version} into {bundle.path}\npublish it with: streamrec publish {bundle.path}")
+    return 0
+
+
+def publish(asked: argparse.Namespace, settings: Settings) -> int:
+    from app.publishing import publish_folder
+
+    publish_folder(asked.folder, settings, _echo)
+    return 0
+
+
+def serve(asked: argparse.Namespace, settings: Settings) -> int:
+    from app import supervisor
+
+    del asked
+    return supervisor.serve(settings)
+
+
+def recommend(asked: argparse.Namespace, settings: Settings) -> int:
+    context = {name: value for name in ("device", "surface") if (value := getattr(asked, name)) is not None}
+    body: dict[str, object] = {
+        "limit": asked.limit,
+        "recent_item_ids": _ids(asked.recent),
+        "exclude_item_ids": _ids(asked.exclude),
+        "context": context,
+        "debug": True,
+    }
+    body |= {} if asked.user is None else {"user_id": asked.user}
+    status, answer = call(settings.http_address, "/v1/recommendations", body)
+    if status != 200:
+        print(f"streamrec: refused ({status}): {answer.get('detail', 'no reason given')}", file=sys.stderr)
+        return UNUSABLE
+    print(_slate(answer))
+    return 0
+
+
+def show_bundle(asked: argparse.Namespace, settings: Settings) -> int:
+    from release.bundle import Bundle
+
+    print(_bundle_text(Bundle.load(asked.folder or settings.bundle)))
+    return 0
+
+
+def health(asked: argparse.Namespace, settings: Settings) -> int:
+    del asked
+    try:
+        status, _ = call(settings.http_address, "/readyz")
+        _, state = call(settings.http_address, "/healthz")
+    except NotAnswering as error:
+        print(f"streamrec: {error}", file=sys.stderr)
+        return FAILED
+    bundle, dependencies = state.get("bundle", {}), state.get("dependencies", {})
+    print(f"{'ready' if status == 200 else 'not ready'}: bundle {bundle.get('version')}, worker {state.get('worker')}")
+    print(table(["dependency", "breaker"], [(name, str(breaker)) for name, breaker in dependencies.items()]))
+    return 0 if status == 200 else FAILED
+
+
+def show_settings(asked: argparse.Namespace, settings: Settings) -> int:
+    del asked
+    rows = [(row.variable, row.value, row.default, row.text) for row in describe(settings)]
+    print(table(["variable", "value", "default", "meaning"], rows))
+    return 0
+
+
+def show_features(asked: argparse.Namespace, settings: Settings) -> int:
+    from features.contract import CONTRACT
+
+    del asked, settings
+    groups = {"user": CONTRACT.user, "moment": CONTRACT.moment, "item": CONTRACT.item}
+    rows = [
+        (
+            group,
+            part.name,
+            str(part.width),
+            part.unit,
+            f"{part.low:g} to {part.high:g}",
+            f"{part.default:g}",
+            part.description,
+        )
+        for group, columns in groups.items()
+        for part in columns.features
+    ]
+    rows += [
+        ("context", part.name, "1", "code", f"{len(part.values)} values", "unknown", part.description)
+        for part in CONTRACT.context
+    ]
+    print(table(["of", "feature", "width", "unit", "range", "default", "meaning"], rows))
+    print(f"\ncontract {CONTRACT.hash}")
+    return 0
+
+
+def _slate(answer: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            str(rank),
+            item["item_id"],
+            item["title"],
+            ", ".join(item["sources"]),
+            f"{item['score']:.3f}",
+            item["rule"] or "",
+        )
+        for rank, item in enumerate(answer["items"], 1)
+    ]
+    degradation = answer["degradation"]
+    reasons = f" ({', '.join(degradation['reasons'])})" if degradation["reasons"] else ""
+    timing = ", ".join(f"{stage} {ms:.1f}" for stage, ms in answer["timing_ms"].items())
+    return "\n".join(
+        [
+            table(["#", "item", "title", "sources", "score", "rule"], rows, right=frozenset({0, 4})),
+            "",
+            f"level   {degradation['level']}{reasons}",
+            f"ranked  {answer['debug']['ranked']} candidates, bundle {answer['bundle']}",
+            f"ms      {timing}",
+        ]
+    )
+
+
+def _bundle_text(bundle: Bundle) -> str:
+    manifest, tables, published = bundle.manifest, bundle.tables, bundle.publication
+    dataset, lineage = manifest.dataset, manifest.lineage
+    size = sum(int(file["bytes"]) for file in manifest.files.values())
+    facts = {
+        "bundle": f"{bundle.version}, every file as the manifest says",
+        "published": f"as {published.number} at {_moment(published.published_at)}" if published else "no",
+        "dataset": f"{dataset.name}, clock {dataset.clock}, until {_moment(dataset.ended_at)}",
+        "made": f"{_moment(lineage.created_at)} from commit {lineage.commit}, data {lineage.data_sha256[:12]}",
+        "holds": f"{len(tables.items):,} items, {len(tables.users):,} users",
+        "size": f"{len(manifest.files)} files, {size / 1e6:.1f} MB",
+        "sources": ", ".join(f"{part.name} ({part.depth} deep, {part.quota} sure)" for part in manifest.sources),
+        "contract": manifest.contract_hash,
+    }
+    facts |= {f"metric {name}": _figure(value) for name, value in _leaves(lineage.metrics)}
+    return table(["what", "value"], facts.items())
+
+
+def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{path}{name} ")
+        else:
+            yield path + name, value
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def _ids(text: str) -> list[str]:
+    return [part for part in (part.strip() for part in text.split(",")) if part]
+
+
+def _echo(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""What both doors share: what stands behind them, who asks, how long they wait, and what to do about a bug."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app import metrics
+from domain.answer import Answer
+from domain.deadline import Deadline
+from domain.errors import InvalidRequest
+from domain.request import Query
+
+MAX_REQUEST_BYTES = 64 * 1024
+
+_log = logging.getLogger("streamrec.edge")
+_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+_NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?", re.ASCII)
+
+
+class Serving(Protocol):
+    """What a door needs of the rest of the service; ``app.wiring`` makes the real one."""
+
+    @property
+    def ready(self) -> bool: ...
+
+    async def recommend(self, query: Query, deadline: Deadline) -> Answer:
+        """An answer, whatever is broken."""
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """What is loaded and how each dependency is, in JSON's types."""
+        ...
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Whether this process wants requests: its own state only, so that a dead dependency empties no load balancer."""
+
+    serving: Serving
+    stopping: bool = False
+
+    @property
+    def ready(self) -> bool:
+        return self.serving.ready and not self.stopping
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a caller waits: what they say, up to ``longest``, or ``default``. Seconds."""
+
+    default: float
+    longest: float
+
+    def seconds(self, asked: float | None) -> float:
+        return self.default if asked is None else min(asked, self.longest)
+
+
+def request_id(given: str | None) -> str:
+    """The caller's id of the request if it is harmless in a log and a header, else a new one."""
+    return given if given and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def seconds_of(milliseconds: str | None) -> float | None:
+    """A timeout header's value in seconds; raises ``InvalidRequest``. None and negative: not named, and long over."""
+    if milliseconds is None:
+        return None
+    if not _NUMBER.fullmatch(milliseconds):
+        raise InvalidRequest("X-Request-Timeout-Ms must be a number of milliseconds")
+    return float(milliseconds) / 1000
+
+
+async def answer(serving: Serving, query: Query, deadline: Deadline) -> Answer:
+    """Ask, and count what came back."""
+    given = await serving.recommend(query, deadline)
+    metrics.answered(given)
+    return given
+
+
+def report_bug(where: str, request: str, error: Exception) -> None:
+    """Count and log an exception that nobody expected."""
+    metrics.bug_found(where)
+    _log.error("bug", exc_info=error, extra={"where": where, "request_id": request})

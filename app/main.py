@@ -1,0 +1,156 @@
+"""One worker: one process, one event loop, both doors.
+
+    python -m app.main
+
+It takes the listening socket it inherits (``STREAMREC_HTTP_FD``) or binds one of its own. On SIGTERM it becomes
+unready, stops accepting, finishes what is in flight, and leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
+
+import uvicorn
+import uvloop
+
+from app import log, metrics
+from app.edge import Patience, Readiness
+from app.grpc_api import GrpcDoor
+from app.health import Heartbeat
+from app.http_api import create_app
+from app.settings import Settings
+from domain.errors import StartError, StreamRecError
+
+if TYPE_CHECKING:
+    from app.edge import Serving
+    from release.bundle import Bundle
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 75  # longer than the 60 s that load balancers keep an idle connection
+
+_log = logging.getLogger("streamrec.worker")
+
+
+class HttpDoor(uvicorn.Server):
+    """Uvicorn without its signal handlers: this process has two doors, and ``work`` closes both."""
+
+    def __init__(self, serving: Serving, readiness: Readiness, settings: Settings) -> None:
+        app = create_app(serving, readiness, patience_of(settings))
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=round(settings.stop_seconds),
+            )
+        )
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def patience_of(settings: Settings) -> Patience:
+    return Patience(settings.deadline_seconds, settings.max_deadline_seconds)
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The inherited socket, or one bound here; raises ``StartError`` if the port is taken."""
+    if settings.http_fd is not None:
+        return socket.socket(fileno=settings.http_fd)
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.http_port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise StartError(f"HTTP cannot listen on {settings.host}:{settings.http_port}: {error.strerror}") from error
+
+
+async def work(settings: Settings) -> None:
+    """Open, serve until told to stop, close. Raises ``StartError``."""
+    from app.wiring import open_serving  # the models' libraries: not needed to test a door
+
+    heartbeat = Heartbeat(settings.workers_folder)
+
+    def on_swap(bundle: Bundle) -> None:
+        publication = bundle.publication
+        number, published_at = (publication.number, publication.published_at) if publication else (None, None)
+        metrics.bundle_is(bundle.version, number, published_at)
+        heartbeat.beat(number)
+
+    serving = await open_serving(settings, on_swap)
+    try:
+        await serve_until(stop_signal().wait, serving, settings)
+    finally:
+        heartbeat.stop()
+        await serving.close()
+
+
+async def serve_until(told: Callable[[], Awaitable[object]], serving: Serving, settings: Settings) -> None:
+    """Both doors open until ``told()`` returns; raises ``StartError`` if one cannot open, or closes by itself."""
+    readiness = Readiness(serving)
+    grpc_door = GrpcDoor(serving, patience_of(settings))
+    http_door = HttpDoor(serving, readiness, settings)
+    with listen(settings) as listener:
+        await grpc_door.open(f"{bracketed(settings.host)}:{settings.grpc_port}")
+        gc.collect()
+        gc.freeze()  # what is loaded stays: no collection walks through it again
+        http_task = asyncio.create_task(http_door.serve([listener]))
+        stop_task = asyncio.ensure_future(told())
+        _log.info("serving", extra={"http_port": settings.http_port, "grpc_port": settings.grpc_port})
+        await asyncio.wait({http_task, stop_task}, return_when=asyncio.FIRST_COMPLETED)
+        asked = stop_task.done()
+        stop_task.cancel()
+        readiness.stopping = True
+        await grpc_door.drain()
+        await asyncio.sleep(settings.drain_seconds if asked else 0)
+        http_door.should_exit = True
+        await asyncio.gather(http_task, grpc_door.close(settings.stop_seconds))
+    _log.info("stopped")
+    if not asked:
+        raise StartError("the HTTP server closed by itself")
+
+
+def stop_signal() -> asyncio.Event:
+    """Set by SIGTERM or SIGINT."""
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    return told
+
+
+def bracketed(host: str) -> str:
+    """An IPv6 address as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
+def main() -> int:
+    """The exit status: 0 when told to stop, 2 when it could not start."""
+    try:
+        settings = Settings.from_environment(os.environ)
+        log.configure(settings.log_level)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work(settings))
+    except StreamRecError as error:
+        print(f"streamrec: {error}", file=sys.stderr)  # noqa: T201  # for the person at the terminal
+        return 2
+    except KeyboardInterrupt:  # before the handlers stood
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What ``/docs`` says of the API. The bodies are read by hand in ``app.wire``; a test holds the two together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.wire import MAX_WORD_CHARACTERS, PROBLEM
+from domain.degradation import DegradationLevel
+from domain.request import MAX_ID_BYTES, MAX_IDS, MAX_LIMIT
+
+Schema = dict[str, Any]
+
+_ID: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_ID_BYTES, "pattern": r"^[^\u0000-\u001f\u007f]+$"}
+_IDS: Schema = {"type": "array", "items": _ID, "maxItems": MAX_IDS, "default": []}
+_LIMIT: Schema = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": 20}
+_WORD: Schema = {"type": ["string", "null"], "maxLength": MAX_WORD_CHARACTERS}
+
+
+def _object(properties: Schema, *, closed: bool = False, optional: tuple[str, ...] = ()) -> Schema:
+    required = [name for name in properties if name not in optional]
+    ending: Schema = {"additionalProperties": False} if closed else {"required": required}
+    return {"type": "object", "properties": properties, **ending}
+
+
+REQUEST: Schema = _object(
+    {
+        "user_id": {**_ID, "type": ["string", "null"], "description": "Unknown users are cold starts, not errors"},
+        "limit": _LIMIT,
+        "context": _object({"device": _WORD, "surface": _WORD}, closed=True),
+        "exclude_item_ids": {**_IDS, "description": "Items that must not come back"},
+        "recent_item_ids": {**_IDS, "description": "What the user did last, oldest first"},
+        "debug": {"type": "boolean", "default": False},
+    },
+    closed=True,
+) | {
+    "description": "user_id or recent_item_ids, or both",
+    "anyOf": [
+        {"required": ["user_id"], "properties": {"user_id": {"type": "string"}}},
+        {"required": ["recent_item_ids"], "properties": {"recent_item_ids": {"minItems": 1}}},
+    ],
+    "example": {"user_id": "42", "limit": 20, "context": {"device": "tv", "surface": "home"}},
+}
+
+_ITEM = _object(
+    {
+        "item_id": {"type": "string"},
+        "title": {"type": "string"},
+        "score": {"type": "number"},
+        "sources": {"type": "array", "items": {"type": "string"}},
+        "rule": {"type": ["string", "null"], "description": "The re-ranking rule that put it there, if one did"},
+    }
+)
+
+ANSWER: Schema = _object(
+    {
+        "request_id": {"type": "string"},
+        "bundle": {"type": "string", "description": "Version of the models that answered"},
+        "items": {"type": "array", "items": _ITEM, "maxItems": MAX_LIMIT},
+        "degradation": _object(
+            {
+                "level": {"type": "string", "enum": [level.name for level in DegradationLevel]},
+                "reasons": {"type": "array", "items": {"type": "string"}},
+            }
+        ),
+        "timing_ms": {"type": "object", "additionalProperties": {"type": "number"}},
+        "debug": _object({"ranked": {"type": "integer"}, "worker": {"type": "integer"}}),
+    },
+    optional=("debug",),
+)
+
+_PROBLEM: Schema = _object(
+    {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+    optional=("detail",),
+)
+
+_HEADERS: list[Schema] = [
+    {
+        "name": "X-Request-Timeout-Ms",
+        "in": "header",
+        "description": "How long the caller waits; the answer leaves by then",
+        "schema": {"type": "number"},
+    },
+    {
+        "name": "X-Request-Id",
+        "in": "header",
+        "description": "Comes back in the answer; one is made if it is missing or unfit for a log",
+        "schema": {"type": "string"},
+    },
+]
+
+
+def _responses(*refusals: int) -> Schema:
+    answer = {"description": "A slate, and how good it is", "content": {"application/json": {"schema": ANSWER}}}
+    refused = {"description": "Refused", "content": {PROBLEM: {"schema": _PROBLEM}}}
+    return {"200": answer} | {str(status): refused for status in refusals}
+
+
+POST: Schema = {
+    "parameters": _HEADERS,
+    "requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST}}},
+    "responses": _responses(400, 408, 413, 422, 500),
+}
+
+GET: Schema = {
+    "parameters": [
+        {"name": "user_id", "in": "path", "required": True, "schema": _ID},
+        {"name": "limit", "in": "query", "schema": _LIMIT},
+        *_HEADERS,
+    ],
+    "responses": _responses(422, 500),
+}

@@ -1,0 +1,299 @@
+"""Every setting, in one table: the fields of ``Settings``. This is the only reader of the environment.
+
+A setting ``http_port`` comes from ``STREAMREC_HTTP_PORT``; one in seconds inside comes in milliseconds from outside,
+and its variable says so (``STREAMREC_DEADLINE_MS``). Nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+from urllib.parse import urlsplit
+
+from domain.errors import StartError
+
+PREFIX = "STREAMREC_"
+Platform = Literal["python", "onnxruntime"]
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _milliseconds(low: float, high: float) -> Callable[[str], float]:
+    """Read milliseconds, give seconds."""
+    wanted = f"a number of milliseconds from {low:g} to {high:g}"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(wanted) from None
+        if not low <= value <= high:  # also what is not a number
+            raise ValueError(wanted)
+        return value / 1000
+
+    return read
+
+
+def _flag(text: str) -> bool:
+    if text not in {"0", "1"}:
+        raise ValueError("0 or 1")
+    return text == "1"
+
+
+def _word(*words: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return text
+
+    return read
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("some text")
+    return text.strip()
+
+
+def _redis_url(text: str) -> str:
+    if urlsplit(text).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("a URL that begins with redis://, rediss:// or unix://")
+    return text
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        raise ValueError("host:port of Triton's gRPC endpoint, without a scheme")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_text(text)).expanduser().absolute()  # not resolved: the bundle may be a link that moves
+
+
+_PORT = _whole(1, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How a field is read from its variable, and what it means. ``variable`` is the field's name unless given."""
+
+    read: Callable[[str], object]  # raises ``ValueError`` with what it wants, to follow "must be"
+    text: str
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What an operator may change. Seconds inside, ``STREAMREC_..._MS`` outside; relative paths start at the cwd."""
+
+    home: Annotated[Path, Setting(_path, "Everything the service writes goes under this folder")] = Path(".streamrec")
+    host: Annotated[str, Setting(_text, "Address that HTTP and gRPC listen on")] = "127.0.0.1"
+    http_port: Annotated[int, Setting(_PORT, "Port of the HTTP API")] = 8080
+    grpc_port: Annotated[int, Setting(_PORT, "Port of the gRPC API")] = 8081
+    http_fd: Annotated[
+        int | None, Setting(_whole(0, 65535), "Listening socket that a worker inherits; set by `serve`")
+    ] = None
+    workers: Annotated[int, Setting(_whole(1, 256), "Worker processes")] = 1
+
+    redis_url: Annotated[str | None, Setting(_redis_url, "Redis to use; unset: `serve` starts one of its own")] = None
+    redis_port: Annotated[int, Setting(_PORT, "Port of the Redis that `serve` starts")] = 8082
+    redis_server: Annotated[Path | None, Setting(_path, "redis-server program to start; unset: looked for")] = None
+
+    triton_url: Annotated[
+        str | None, Setting(_address, "host:port of Triton's gRPC; unset: `serve` starts one of its own")
+    ] = None
+    triton_grpc_port: Annotated[int, Setting(_PORT, "gRPC port of the Triton that `serve` starts")] = 8083
+    triton_http_port: Annotated[int, Setting(_PORT, "HTTP port of the Triton that `serve` starts")] = 8084
+    triton_metrics_port: Annotated[int, Setting(_PORT, "Metrics port of the Triton that `serve` starts")] = 8085
+    triton_venv: Annotated[Path, Setting(_path, "Environment with tritonserver in it; unset: in HOME")] = Path(
+        "venv-triton"
+    )
+    triton_platform: Annotated[
+        Platform, Setting(_word("python", "onnxruntime"), "Backend that runs the model; onnxruntime: NVIDIA's image")
+    ] = "python"
+    triton_instances: Annotated[int, Setting(_whole(1, 256), "Requests that Triton ranks at once, a thread each")] = 1
+    require_triton: Annotated[bool, Setting(_flag, "1: refuse to start where Triton cannot run")] = False
+
+    bundle: Annotated[Path, Setting(_path, "Bundle to serve; unset: in HOME, where publishing puts it")] = Path(
+        "current"
+    )
+    data: Annotated[Path, Setting(_path, "Dataset folder to train on")] = Path("data/movielens-small")
+    campaigns: Annotated[Path | None, Setting(_path, "Promotion file; unset: no campaigns")] = None
+    candidates: Annotated[int, Setting(_whole(1, 2000), "Candidates ranked for one request")] = 500
+
+    deadline_seconds: Annotated[
+        float, Setting(_milliseconds(1, 60_000), "Time for an answer when the caller names none", "DEADLINE_MS")
+    ] = 0.150
+    max_deadline_seconds: Annotated[
+        float, Setting(_milliseconds(1, 60_000), "Longest time a caller may name", "MAX_DEADLINE_MS")
+    ] = 1.0
+    features_seconds: Annotated[
+        float, Setting(_milliseconds(0.1, 10_000), "Ceiling for reading the user's features", "FEATURES_MS")
+    ] = 0.025
+    retrieval_seconds: Annotated[
+        float, Setting(_milliseconds(0.1, 10_000), "Ceiling for retrieval", "RETRIEVAL_MS")
+    ] = 0.040
+    ranking_seconds: Annotated[float, Setting(_milliseconds(0.1, 10_000), "Ceiling for ranking", "RANKING_MS")] = 0.080
+    reranking_seconds: Annotated[
+        float, Setting(_milliseconds(0.1, 10_000), "Ceiling for re-ranking", "RERANKING_MS")
+    ] = 0.010
+    reserve_seconds: Annotated[
+        float, Setting(_milliseconds(0, 10_000), "Kept back before the deadline for the fallback", "RESERVE_MS")
+    ] = 0.020
+
+    stop_seconds: Annotated[
+        float, Setting(_milliseconds(0, 600_000), "Time for requests in flight when a worker stops", "STOP_MS")
+    ] = 10.0
+    drain_seconds: Annotated[
+        float,
+        Setting(
+            _milliseconds(0, 600_000), "A stopping worker is unready so long before it stops accepting", "DRAIN_MS"
+        ),
+    ] = 0.0
+    log_level: Annotated[str, Setting(_word(*LOG_LEVELS), "How much is logged")] = "info"
+
+    def __post_init__(self) -> None:
+        home = self.home.expanduser().absolute()
+        places = {
+            "home": home,
+            "triton_venv": home / self.triton_venv,  # an absolute one stays itself
+            "bundle": home / self.bundle,
+            "data": self.data.absolute(),
+        }
+        for name, place in places.items():
+            object.__setattr__(self, name, place)
+        self._check()
+
+    def _check(self) -> None:
+        ports = ["http_port", "grpc_port"]
+        ports += ["redis_port"] if self.redis_url is None else []
+        ports += ["triton_grpc_port", "triton_http_port", "triton_metrics_port"] if self.triton_url is None else []
+        holders: dict[int, str] = {}
+        for name in ports:
+            port = getattr(self, name)
+            if port in holders:
+                raise StartError(f"{variable_of(name)} and {variable_of(holders[port])} are both {port}")
+            holders[port] = name
+        if self.deadline_seconds > self.max_deadline_seconds:
+            raise StartError(f"{variable_of('deadline_seconds')} exceeds {variable_of('max_deadline_seconds')}")
+        if self.reserve_seconds >= self.deadline_seconds:
+            raise StartError(f"{variable_of('reserve_seconds')} leaves nothing of {variable_of('deadline_seconds')}")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Settings:
+        """What these variables ask for; an empty one counts as unset. Raises ``StartError``, naming the variable."""
+        names = {variable_of(name): name for name in _table()}
+        held: dict[str, Any] = {}
+        for variable, text in environ.items():
+            if not variable.startswith(PREFIX) or not text:
+                continue
+            if variable not in names:
+                raise StartError(_unknown(variable, tuple(names)))
+            held[names[variable]] = _read(names[variable], variable, text)
+        return cls(**held)
+
+    @property
+    def redis_address(self) -> str:
+        """The Redis to talk to: the one given, or the one that ``serve`` starts."""
+        return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+
+    @property
+    def triton_address(self) -> str:
+        """``host:port`` of the Triton to talk to: the one given, or the one that ``serve`` starts."""
+        return self.triton_url or f"127.0.0.1:{self.triton_grpc_port}"
+
+    @property
+    def http_address(self) -> str:
+        """Where a client on this machine finds the HTTP API."""
+        return f"http://{client_host(self.host)}:{self.http_port}"
+
+    @property
+    def workers_folder(self) -> Path:
+        """One ``<pid>.json`` a living worker: ``{"pid": ..., "number": <publication in use>}``."""
+        return self.home / "workers"
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """One row of the table that ``streamrec settings`` prints."""
+
+    variable: str
+    value: str
+    default: str
+    text: str
+
+
+def describe(settings: Settings | None = None) -> list[Description]:
+    """All settings as they would be written in the environment; passwords are left out."""
+    shown = settings or Settings()
+    defaults = {part.name: part.default for part in fields(Settings)}
+    return [
+        Description(
+            variable_of(name), _written(name, getattr(shown, name)), _written(name, defaults[name]), setting.text
+        )
+        for name, setting in _table().items()
+    ]
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of the field ``name``."""
+    return PREFIX + (_table()[name].variable or name.upper())
+
+
+def client_host(host: str) -> str:
+    """The host part of a URL that reaches a server listening on ``host``."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  # read, not bound
+    return f"[{here}]" if ":" in here else here
+
+
+@functools.cache
+def _table() -> Mapping[str, Setting]:
+    """The ``Setting`` of each field, in order."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {part.name: hints[part.name].__metadata__[0] for part in fields(Settings)}
+
+
+def _read(name: str, variable: str, text: str) -> object:
+    try:
+        return _table()[name].read(text)
+    except ValueError as error:
+        said = "" if name == "redis_url" else f", not {text!r}"  # a URL may carry a password
+        raise StartError(f"{variable} must be {error}{said}") from None
+
+
+def _unknown(variable: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(variable, known, n=1)
+    return f"{variable} is not a setting" + (f"; did you mean {close[0]}?" if close else "; see `streamrec settings`")
+
+
+def _written(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(int(value))
+    if name.endswith("_seconds") and isinstance(value, float):
+        return f"{value * 1000:g}"
+    if name == "redis_url":
+        return _without_password(str(value))
+    return str(value)
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if "@" not in parts.netloc:
+        return url
+    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()

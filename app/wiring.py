@@ -1,0 +1,274 @@
+"""Settings + bundle -> Pipeline: the only file that names concrete classes.
+
+What lives as long as the process (connections, breakers, executor, the last features seen) is opened once; what belongs
+to a bundle is built anew for each and swapped in one assignment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faiss
+import pybreaker
+import redis.asyncio as aioredis
+
+from app import metrics
+from app.guard import Guard
+from app.recommend import RANKING, Budget, Pipeline, precomputed, recommend
+from app.settings import Settings
+from app.user_reader import PART as FEATURES
+from app.user_reader import UserReader
+from domain.answer import Answer
+from domain.catalogue import Items
+from domain.deadline import Deadline
+from domain.errors import BundleError, StartError, StreamRecError
+from domain.request import Query
+from domain.stages import Ranker, Source
+from fallbacks.batch_lists import BatchList
+from fallbacks.breakers import Breaker, BreakerPolicy
+from fallbacks.popular_list import PopularList
+from fallbacks.stale_features import StaleFeatures
+from features import layout, online
+from features.contract import CONTRACT
+from features.definitions import ItemFacts
+from ranking.logistic import LogisticRanker
+from ranking.triton import TritonChannel, TritonRanker
+from release.bundle import Bundle, SourceSpec
+from reranking.diversity import GenreWindow
+from reranking.promotion import Promotion, read_campaigns
+from retrieval.collaborative import Collaborative
+from retrieval.content import Content
+from retrieval.executor import BoundedExecutor
+from retrieval.popularity import Popularity
+from retrieval.two_tower import TwoTower
+
+SOURCES = ("two_tower", "collaborative", "content", "popularity")
+SEARCH_THREADS = 2
+SEARCHES_WAITING = 32
+POLL_SECONDS = 0.5
+
+log = logging.getLogger("streamrec.wiring")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Process:
+    """What outlives every bundle: connections, breakers, the bounded executor, the last features seen."""
+
+    settings: Settings
+    redis: aioredis.Redis
+    triton: TritonChannel
+    executor: BoundedExecutor
+    guard: Guard
+    last_seen: StaleFeatures
+
+    @classmethod
+    def of(cls, settings: Settings) -> Process:
+        """Everything made, nothing connected yet: a dependency that is away now is found out by the first request."""
+        return cls(
+            settings,
+            online.connect(settings.redis_address),
+            TritonChannel(settings.triton_address),
+            BoundedExecutor(SEARCH_THREADS, SEARCHES_WAITING),
+            _guard(settings),
+            StaleFeatures(),
+        )
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+        await self.triton.close()
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _guard(settings: Settings) -> Guard:
+    """One breaker a dependency. A source's ceiling is all of retrieval's."""
+    ceilings = {FEATURES: settings.features_seconds, RANKING: settings.ranking_seconds}
+    ceilings |= dict.fromkeys(SOURCES, settings.retrieval_seconds)
+    listener = _TellMetrics()
+    breakers = {name: Breaker(name, BreakerPolicy(), listeners=(listener,)) for name in ceilings}
+    for name, breaker in breakers.items():
+        metrics.breaker_is(name, breaker.state)
+    return Guard(breakers, ceilings, metrics.dependency_called)
+
+
+class _TellMetrics(pybreaker.CircuitBreakerListener):
+    def state_change(self, cb: pybreaker.CircuitBreaker, old_state: Any, new_state: Any) -> None:
+        log.warning("breaker changed", extra={"part": cb.name, "from": old_state.name, "to": new_state.name})
+        metrics.breaker_is(str(cb.name), str(new_state.name))
+
+
+def build(bundle: Bundle, process: Process) -> Pipeline:
+    """The bundle, wired. Opens the index (a large one is memory-mapped); may take seconds, so not on the event loop."""
+    tables, settings, dataset = bundle.tables, process.settings, bundle.manifest.dataset
+    attempt = process.guard.attempt
+    project = layout.project_name(CONTRACT, tables.items.genre_names)
+    return Pipeline(
+        bundle=bundle.version,
+        items=tables.items,
+        clock=bundle.clock,
+        reader=UserReader(
+            store=online.OnlineStore(process.redis, project, CONTRACT, bundle.clock),
+            attempt=attempt,
+            last_seen=process.last_seen,
+            problem=metrics.feature_problem,
+            users=tables.users,
+            items=tables.items,
+            facts=item_facts(tables.items, dataset.positive_stars),
+        ),
+        sources=tuple(_source(spec, bundle, process) for spec in bundle.manifest.sources),
+        quotas=tuple(spec.quota for spec in bundle.manifest.sources),
+        ranker=_ranker(bundle, process),
+        simple_ranker=LogisticRanker(tables.logistic, tables.items),
+        rules=(GenreWindow(), Promotion()),
+        campaigns=read_campaigns(settings.campaigns, tables.items.ids) if settings.campaigns else (),
+        fallbacks=(
+            BatchList(tables.batch_lists, tables.items.eligible),
+            PopularList.of(tables.popularity, tables.items.eligible),
+        ),
+        attempt=attempt,
+        budget=Budget(
+            settings.features_seconds,
+            settings.retrieval_seconds,
+            settings.ranking_seconds,
+            settings.reranking_seconds,
+            settings.reserve_seconds,
+            settings.candidates,
+        ),
+    )
+
+
+def item_facts(items: Items, positive_stars: float) -> ItemFacts:
+    """What the user features need of the item table."""
+    events = items.features[:, CONTRACT.item.slices["item_events_total_count"].start]
+    return ItemFacts(items.year, items.genres, events, positive_stars)
+
+
+def _source(spec: SourceSpec, bundle: Bundle, process: Process) -> Source:
+    tables, dataset = bundle.tables, bundle.manifest.dataset
+    match spec.name:
+        case "two_tower":
+            faiss.omp_set_num_threads(1)
+            index = faiss.read_index(str(bundle.index_path), faiss.IO_FLAG_MMAP)
+            return TwoTower(tables.user_tower, index, dataset.positive_stars, spec.depth, process.executor)
+        case "collaborative":
+            return Collaborative(tables.collaborative, dataset.neutral_stars, spec.depth)
+        case "content":
+            return Content(tables.content, dataset.positive_stars, spec.depth)
+        case "popularity":
+            return Popularity(tables.popularity, spec.depth)
+    raise BundleError(f"{bundle.version} names a source {spec.name!r} that this code does not have")
+
+
+def _ranker(bundle: Bundle, process: Process) -> Ranker:
+    if bundle.publication is None:
+        raise BundleError(f"{bundle.version} is not published: run `streamrec publish {bundle.path}`")
+    return TritonRanker(process.triton, str(bundle.publication.number), bundle.tables.items)
+
+
+@dataclass(slots=True, eq=False)
+class Serving:
+    """One worker's service: the process's parts and the current bundle, which may be replaced at any moment."""
+
+    process: Process
+    bundle: Bundle
+    pipeline: Pipeline
+    on_swap: Callable[[Bundle], None]
+    ready: bool = True
+    _watch: asyncio.Task[None] | None = field(default=None, repr=False)
+    _refused: Path | None = field(default=None, repr=False)
+
+    async def recommend(self, query: Query, deadline: Deadline) -> Answer:
+        """An answer, whatever is broken: a bug is counted, logged, and answered from the precomputed lists."""
+        pipeline = self.pipeline  # one bundle for the whole request
+        try:
+            return await recommend(pipeline, query, deadline)
+        except Exception:
+            metrics.bug_found("recommend")
+            log.exception("bug on the request path")
+            return precomputed(pipeline, query, "service.bug")
+
+    def state(self) -> Mapping[str, Any]:
+        """For ``/healthz``: what is loaded here and how each dependency is."""
+        publication = self.bundle.publication
+        return {
+            "worker": os.getpid(),
+            "bundle": {
+                "version": self.bundle.version,
+                "number": publication and publication.number,
+                "published_at": publication and publication.published_at,
+                "contract": self.bundle.manifest.contract_hash,
+                "items": len(self.bundle.tables.items),
+                "users": len(self.bundle.tables.users),
+            },
+            "triton_model_version": publication and str(publication.number),
+            "sources": [source.name for source in self.pipeline.sources],
+            "dependencies": {name: breaker.state for name, breaker in self.process.guard.breakers.items()},
+        }
+
+    async def watch(self) -> None:
+        """Look at the link for as long as the worker lives."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await self.check()
+
+    async def check(self) -> None:
+        """Swap the pipeline if the link names another bundle. One that does not load is refused once and left alone."""
+        path = self.process.settings.bundle.resolve()
+        if path in {self.bundle.path, self._refused}:
+            return
+        try:
+            await self._swap(path)
+        except (StreamRecError, OSError, RuntimeError) as error:  # RuntimeError: what FAISS raises
+            self._refused = path
+            metrics.bundle_refused()
+            log.error("bundle refused", extra={"bundle": path.name, "why": str(error)})  # noqa: TRY400 - told in full
+
+    def start(self) -> None:
+        """Begin to watch the link; ``close`` ends it."""
+        self._watch = asyncio.create_task(self.watch())
+
+    async def _swap(self, path: Path) -> None:
+        started = time.perf_counter()
+        bundle, pipeline = await asyncio.to_thread(_open, path, self.process)
+        self.bundle, self.pipeline = bundle, pipeline
+        self.on_swap(bundle)
+        log.info("bundle swapped", extra={"bundle": bundle.version, "seconds": time.perf_counter() - started})
+
+    async def close(self) -> None:
+        self.ready = False
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        await self.process.close()
+
+
+def _open(path: Path, process: Process) -> tuple[Bundle, Pipeline]:
+    bundle = Bundle.load(path)
+    return bundle, build(bundle, process)
+
+
+async def open_serving(settings: Settings, on_swap: Callable[[Bundle], None] = lambda _: None) -> Serving:
+    """Load the current bundle and wire it; raises ``StartError``. ``on_swap`` is told of it and of every later one.
+
+    Redis and Triton need not be there: without them the service starts degraded and recovers by itself.
+    """
+    process = Process.of(settings)
+    try:
+        bundle, pipeline = await asyncio.to_thread(_open, settings.bundle.resolve(), process)
+    except BundleError as error:
+        await process.close()
+        raise StartError(str(error)) from error
+    with contextlib.suppress(StreamRecError):
+        await online.warm(process.redis, connections=4)
+    serving = Serving(process, bundle, pipeline, on_swap)
+    on_swap(bundle)
+    serving.start()
+    return serving

@@ -1,0 +1,36 @@
+"""What leaves the request: external ids and plain values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from domain.degradation import DegradationLevel
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One place of the slate. ``rule`` names the re-ranking rule that put it there, if one did."""
+
+    item_id: str
+    title: str
+    score: float
+    sources: tuple[str, ...]
+    rule: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The slate and how good it is.
+
+    ``timing`` is in seconds, by stage; ``proposed`` counts each source's candidates, ``ranked`` those that were scored.
+    """
+
+    request_id: str
+    bundle: str
+    items: tuple[Item, ...]
+    level: DegradationLevel
+    reasons: tuple[str, ...]
+    timing: Mapping[str, float]
+    proposed: Mapping[str, int]
+    ranked: int

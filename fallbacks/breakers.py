@@ -1,0 +1,152 @@
+"""Circuit breaking: stop asking what keeps failing, and find out carefully when it works again.
+
+    closed     every call goes through. Over the last ``window_seconds``, with at least ``minimum_calls``, a share of
+               failed or slow calls of ``threshold_ratio`` opens it.
+    open       nobody goes through for ``open_seconds``, with jitter; the time doubles with each failed probing, up to
+               ``open_seconds_limit``.
+    half_open  at most ``probes`` calls are in flight at once; that many successes in a row close it, one failure opens.
+
+pybreaker holds the state, names it and tells its listeners; it is asked for nothing else, because on its own it counts
+consecutive failures on the wall clock, lets everyone through when half open and takes a cancellation for a fault.
+Single-threaded: used from one event loop.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pybreaker
+
+from domain.errors import BreakerOpen
+
+NEVER = 1_000_000_000
+BUCKETS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When to trip and when to try again. Times are in seconds."""
+
+    window_seconds: float = 10.0
+    minimum_calls: int = 20
+    threshold_ratio: float = 0.5
+    slow_seconds: float = float("inf")
+    open_seconds: float = 0.25
+    open_seconds_limit: float = 2.0
+    probes: int = 3
+
+    def __post_init__(self) -> None:
+        if not (0 < self.threshold_ratio <= 1 and self.minimum_calls > 0 and self.probes > 0):
+            raise ValueError(f"breaker policy makes no sense: {self}")
+
+
+@dataclass(slots=True)
+class _Window:
+    """Calls and faults in ``BUCKETS`` slices of the last ``seconds``."""
+
+    seconds: float
+    slices: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, now: float, *, fault: bool) -> None:
+        key = int(now * BUCKETS / self.seconds)
+        counts = self.slices.setdefault(key, [0, 0])
+        counts[0] += 1
+        counts[1] += fault
+        if len(self.slices) > BUCKETS:
+            self.slices = {at: kept for at, kept in self.slices.items() if at > key - BUCKETS}
+
+    def totals(self, now: float) -> tuple[int, int]:
+        oldest = int(now * BUCKETS / self.seconds) - BUCKETS
+        recent = [counts for key, counts in self.slices.items() if key > oldest]
+        return sum(counts[0] for counts in recent), sum(counts[1] for counts in recent)
+
+
+class Breaker:
+    """One dependency's breaker. ``admit`` before a call; then exactly one of ``succeed``, ``fail`` and ``forget``."""
+
+    def __init__(
+        self,
+        name: str,
+        policy: BreakerPolicy,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+        listeners: tuple[pybreaker.CircuitBreakerListener, ...] = (),
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self._clock = clock
+        self._jitter = jitter
+        self._machine = pybreaker.CircuitBreaker(fail_max=NEVER, name=name, listeners=list(listeners))
+        self._window = _Window(policy.window_seconds)
+        self._reopen_at = 0.0
+        self._failed_probings = 0
+        self._probing = 0
+        self._probed = 0
+
+    @property
+    def state(self) -> str:
+        """``closed``, ``open`` or ``half-open``."""
+        return str(self._machine.current_state)
+
+    def admit(self) -> bool:
+        """Take a place, or raise ``BreakerOpen``. True if this call is a probe: pass it back with the outcome."""
+        if self.state == pybreaker.STATE_CLOSED:
+            return False
+        if self.state == pybreaker.STATE_OPEN:
+            if self._clock() < self._reopen_at:
+                raise BreakerOpen(self.name)
+            self._probing = self._probed = 0
+            self._machine.half_open()
+        if self._probing >= self.policy.probes:
+            raise BreakerOpen(self.name)
+        self._probing += 1
+        return True
+
+    def succeed(self, seconds: float, *, probe: bool) -> None:
+        """The call answered after ``seconds``; slow is as bad as wrong."""
+        if seconds > self.policy.slow_seconds:
+            self.fail(probe=probe)
+        elif not probe:
+            self._count(fault=False)
+        elif self.state == pybreaker.STATE_HALF_OPEN:
+            self._probing -= 1
+            self._probed += 1
+            if self._probed >= self.policy.probes:
+                self._close()
+
+    def fail(self, *, probe: bool) -> None:
+        """The call failed or came too late."""
+        if probe and self.state == pybreaker.STATE_HALF_OPEN:
+            self._failed_probings += 1
+            self._open()
+        elif not probe and self.state == pybreaker.STATE_CLOSED:
+            self._count(fault=True)
+            calls, faults = self._window.totals(self._clock())
+            if calls >= self.policy.minimum_calls and faults >= self.policy.threshold_ratio * calls:
+                self._open()
+
+    def forget(self, *, probe: bool) -> None:
+        """The caller went away: that says nothing about the dependency."""
+        if probe and self.state == pybreaker.STATE_HALF_OPEN:
+            self._probing -= 1
+
+    def _count(self, *, fault: bool) -> None:
+        self._window.add(self._clock(), fault=fault)
+
+    def _open(self) -> None:
+        pause = min(self.policy.open_seconds * 2**self._failed_probings, self.policy.open_seconds_limit)
+        self._reopen_at = self._clock() + pause * (0.75 + 0.5 * self._jitter())
+        self._machine.open()
+
+    def _close(self) -> None:
+        self._failed_probings = 0
+        self._window = _Window(self.policy.window_seconds)
+        self._machine.close()
+
+    def __repr__(self) -> str:
+        calls, faults = self._window.totals(self._clock())
+        return f"<Breaker {self.name} {self.state}: {faults} of {calls} calls failed>"

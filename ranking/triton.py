@@ -1,0 +1,134 @@
+"""DCN-V2 on Triton: one gRPC call a request, with the version of the model named in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc.aio as triton
+from numpy.typing import NDArray
+from tritonclient.utils import InferenceServerException
+
+from domain.arrays import Floats
+from domain.candidates import Candidates
+from domain.catalogue import Items
+from domain.deadline import Deadline
+from domain.errors import BadAnswer, DependencyError, Late, ModelNotFound, Unreachable
+from domain.user import UserFeatures
+from features.encode import encode_candidates, user_row
+
+MODEL_NAME = "dcn_v2"
+OUTPUT = "score"
+TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float32): "FP32", np.dtype(np.int32): "INT32"}
+
+CHANNEL_ARGS = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),  # the default is two minutes, and 7 s until the first call works again
+    ("grpc.enable_http_proxy", 0),  # an http_proxy in the environment is not meant for this
+    ("grpc.enable_retries", 0),
+)
+
+
+class TritonChannel:
+    """The connection to one Triton, shared by every Pipeline of the process. Opened by the first call, on its loop."""
+
+    def __init__(self, address: str) -> None:
+        """``address`` is ``host:port`` of the gRPC endpoint."""
+        self.address = address
+
+    def __repr__(self) -> str:
+        return f"TritonChannel({self.address!r}, {'open' if 'client' in vars(self) else 'not opened'})"
+
+    @cached_property
+    def client(self) -> Any:
+        return triton.InferenceServerClient(self.address, channel_args=list(CHANNEL_ARGS))
+
+    async def infer(
+        self, version: str, inputs: Mapping[str, NDArray[np.generic]], deadline: Deadline
+    ) -> NDArray[np.generic] | None:
+        """The output tensor of ``version``, None if the answer has none; raises ``DependencyError``.
+
+        At the deadline the call is cancelled, and Triton drops what it has not begun; ``timeout`` says the same to a
+        queue policy, where one is configured.
+        """
+        seconds = deadline.remaining
+        if seconds <= 0:  # a client_timeout of zero would mean no timeout
+            raise Late("no time left to ask Triton")
+        try:
+            answer = await self.client.infer(
+                MODEL_NAME,
+                [_tensor(name, values) for name, values in inputs.items()],
+                model_version=version,
+                timeout=max(1, int(seconds * 1e6)),
+                client_timeout=seconds,
+            )
+        except InferenceServerException as error:
+            raise mapped(error) from error
+        output: NDArray[np.generic] | None = answer.as_numpy(OUTPUT)
+        return output
+
+    async def close(self) -> None:
+        if "client" in vars(self):
+            await self.client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TritonRanker:
+    """The probability that an item is liked, by ``version`` of DCN-V2."""
+
+    channel: TritonChannel
+    version: str
+    items: Items
+    name: str = "dcn_v2"
+
+    async def score(self, user: UserFeatures, candidates: Candidates, deadline: Deadline) -> Floats:
+        """``(n,)``, same order. Some may not be finite, which ``Candidates.top`` deals with; not all of them."""
+        if not len(candidates):
+            return np.empty(0, np.float32)
+        inputs = encode_inputs(user, candidates, self.items)
+        return checked(await self.channel.infer(self.version, inputs, deadline), len(candidates))
+
+
+def encode_inputs(user: UserFeatures, candidates: Candidates, items: Items) -> dict[str, NDArray[np.generic]]:
+    """The tensors of one request, as a batch of one."""
+    return {
+        "user": user_row(user)[None],
+        "codes": user.codes[None],
+        "item_row": candidates.item_row[None],
+        "columns": encode_candidates(user, candidates, items.features, items.genres)[None],
+    }
+
+
+def checked(answer: NDArray[np.generic] | None, n: int) -> Floats:
+    """``(n,)`` the scores in an answer ``(1, n)``; raises ``BadAnswer``."""
+    if answer is None or answer.shape != (1, n) or answer.dtype != np.float32:
+        found = "nothing" if answer is None else f"{answer.dtype} {answer.shape}"
+        raise BadAnswer(f"Triton answered {found} for {n} candidates")
+    score = answer[0].astype(np.float32, copy=False)
+    if not np.isfinite(score).any():
+        raise BadAnswer(f"none of {n} scores is finite")
+    return score
+
+
+def mapped(error: InferenceServerException) -> DependencyError:
+    """Triton's error in the words of ``domain.errors``. What the texts say was read off tritonserver 2.51."""
+    status, message = str(error.status() or "").removeprefix("StatusCode."), str(error.message())
+    told = f"Triton: {message} ({status})"
+    if status == "DEADLINE_EXCEEDED" or "Request timeout expired" in message:
+        return Late(told)
+    # the first before a version was ever loaded, the second once it has been unloaded
+    if status == "NOT_FOUND" or (status == "UNAVAILABLE" and "is not at ready state" in message):
+        return ModelNotFound(told)
+    if status in {"UNAVAILABLE", "CANCELLED"}:
+        return Unreachable(told)
+    return BadAnswer(told)
+
+
+def _tensor(name: str, values: NDArray[np.generic]) -> Any:
+    tensor = triton.InferInput(name, values.shape, TYPES[values.dtype])
+    tensor.set_data_from_numpy(values)
+    return tensor

@@ -1,0 +1,343 @@
+"""The bundle: everything that must match, in one folder with one manifest.
+
+    manifest.json            what this is, where it came from, and the sha256 of every other file
+    items/ users/ ...        one ``.npy`` a column, memory-mapped, so that workers share the pages; never a pickle
+    two_tower/index.faiss    the item index
+    dcn_v2/model.onnx        the ranker, with the item features inside
+
+``Bundle.load`` hashes every file before any parser sees it, and checks that code, manifest and columns agree. A bundle
+is never changed once written; publishing adds ``publication.json`` beside the manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.arrays import Floats, Rows
+from domain.catalogue import Items, Users
+from domain.clock import Clock, LiveClock, ReplayClock
+from domain.errors import BundleError
+from fallbacks.batch_lists import BatchListTables
+from features.contract import CONTRACT
+from features.encode import candidate_columns
+from ranking.logistic import LogisticTables
+from retrieval.neighbours import Neighbours
+from retrieval.popularity import PopularityTables
+from retrieval.two_tower import UserTower
+
+MANIFEST = "manifest.json"
+PUBLICATION = "publication.json"
+INDEX = "two_tower/index.faiss"
+MODEL = "dcn_v2/model.onnx"
+FORMAT = 1
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """How deep a source proposes, and how many of its best are sure of a place among the ranked."""
+
+    name: str
+    depth: int
+    quota: int
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """What serving has to know of the data that trained the bundle."""
+
+    name: str
+    clock: str  # "live" or "replay"
+    ended_at: float  # UTC seconds of the last event
+    positive_stars: float  # a rating of this and more is positive
+    neutral_stars: float  # the mean rating
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a bundle came from."""
+
+    data_sha256: str
+    commit: str
+    created_at: float  # UTC seconds
+    parameters: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The manifest, without the file table while the bundle is being written."""
+
+    version: str
+    dataset: DatasetSpec
+    sources: tuple[SourceSpec, ...]  # in the order of the ranker's columns
+    lineage: Lineage
+    contract_hash: str = CONTRACT.hash
+    columns: tuple[str, ...] = ()  # the candidate columns the rankers were trained on
+    format: int = FORMAT
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # path -> sha256, bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParityTables:
+    """``p`` requests with the scores that DCN-V2 gave them in training; publishing asks Triton for the same."""
+
+    user: Floats  # (p, U) as encoded
+    codes: NDArray[np.int32]  # (p, K)
+    item_row: Rows  # (p, n)
+    columns: Floats  # (p, n, C)
+    score: Floats  # (p, n)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ReferenceTables:
+    """How the user's numeric features were distributed at the moments of the training requests.
+
+    Column ``i`` was counted into ``counts[i]`` by ``np.searchsorted(edges[i], raw value)``.
+    """
+
+    edges: Floats  # (U, b)
+    counts: NDArray[np.int64]  # (U, b + 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """Every column of the bundle."""
+
+    items: Items
+    users: Users
+    user_tower: UserTower
+    collaborative: Neighbours
+    content: Neighbours
+    popularity: PopularityTables
+    logistic: LogisticTables
+    batch_lists: BatchListTables
+    parity: ParityTables
+    reference: ReferenceTables
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """When a bundle was published and as which version of the model in Triton."""
+
+    number: int
+    published_at: float  # UTC seconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A verified bundle. ``publication`` is None until it is published."""
+
+    path: Path
+    manifest: Manifest
+    tables: Tables
+    publication: Publication | None
+
+    @classmethod
+    def load(cls, path: Path) -> Bundle:
+        """Verify and open the bundle at ``path``; raises ``BundleError``, saying what does not match."""
+        path = path.resolve()
+        manifest = read_manifest(path)
+        for name, expected in manifest.files.items():
+            verify(_inside(path, name), expected["sha256"])
+        if manifest.contract_hash != CONTRACT.hash:
+            raise BundleError(
+                f"{path.name} was made under feature contract {manifest.contract_hash}, this code has {CONTRACT.hash}: "
+                "train a new bundle"
+            )
+        expected_columns = candidate_columns([source.name for source in manifest.sources])
+        if manifest.columns != expected_columns:
+            raise BundleError(f"{path.name}: its rankers expect other candidate columns than this code makes")
+        tables = _read(Tables, path, frozenset(manifest.files))
+        _check_shapes(tables, path.name)
+        return cls(path, manifest, tables, read_publication(path))
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    @property
+    def index_path(self) -> Path:
+        return self.path / INDEX
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / MODEL
+
+    @property
+    def clock(self) -> Clock:
+        """The time that belongs to this bundle's data."""
+        if self.manifest.dataset.clock == "live":
+            return LiveClock()
+        published = self.publication.published_at if self.publication else self.manifest.lineage.created_at
+        return ReplayClock(published, self.manifest.dataset.ended_at)
+
+    @property
+    def watermark(self) -> float:
+        """What the user features are as of when they are written now, UTC seconds on the data's clock.
+
+        A live log goes on after the bundle was made, so its features stay as of then. A replayed one is complete:
+        nothing is missing up to this moment.
+        """
+        complete = self.publication is not None and self.manifest.dataset.clock == "replay"
+        return self.clock.now(None) if complete else self.tables.users.as_of
+
+
+def write(folder: Path, manifest: Manifest, tables: Tables, index: Path, model: Path) -> Bundle:
+    """Write a bundle into a new ``folder`` and load it back; ``index`` and ``model`` are copied in.
+
+    The version becomes ``<version>-<digest of all files>``, so that equal versions mean equal contents.
+    """
+    folder.mkdir(parents=True)
+    _write(tables, folder)
+    for source, name in ((index, INDEX), (model, MODEL)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, folder / name)
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    files = {name: {"sha256": sha256(folder / name), "bytes": (folder / name).stat().st_size} for name in names}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:10]
+    whole = {
+        **asdict(manifest),
+        "version": f"{manifest.version}-{digest}",
+        "columns": candidate_columns([source.name for source in manifest.sources]),
+        "files": files,
+    }
+    (folder / MANIFEST).write_text(json.dumps(whole, indent=1) + "\n")
+    return Bundle.load(folder)
+
+
+def replace_tables(bundle: Bundle, folder: Path, **tables: Any) -> Bundle:
+    """A new bundle in ``folder``: the same models with some ``Tables`` exchanged."""
+    manifest = replace(bundle.manifest, version=bundle.version.rsplit("-", 1)[0])
+    return write(folder, manifest, replace(bundle.tables, **tables), bundle.index_path, bundle.model_path)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest alone, unverified; raises ``BundleError``."""
+    try:
+        raw = json.loads((path / MANIFEST).read_text())
+        if raw["format"] != FORMAT:
+            raise BundleError(f"{path.name}: bundle format {raw['format']}, this code reads {FORMAT}")
+        nested = {
+            "dataset": DatasetSpec(**raw["dataset"]),
+            "sources": tuple(SourceSpec(**source) for source in raw["sources"]),
+            "lineage": Lineage(**raw["lineage"]),
+            "columns": tuple(raw["columns"]),
+            "files": {
+                name: {"sha256": str(file["sha256"]), "bytes": int(file["bytes"])}
+                for name, file in raw["files"].items()
+            },
+        }
+        return Manifest(**{**raw, **nested})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path}: no readable manifest ({error})") from error
+
+
+def read_publication(path: Path) -> Publication | None:
+    """When and as what the bundle was published, or None; raises ``BundleError``."""
+    try:
+        return Publication(**json.loads((path / PUBLICATION).read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise BundleError(f"{path.name}: {PUBLICATION} cannot be read ({error})") from error
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, expected: str) -> None:
+    """Raise ``BundleError`` unless the file is there and unchanged."""
+    try:
+        actual = sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path.name} is missing from the bundle") from error
+    if actual != expected:
+        raise BundleError(f"{path.name} has changed since the bundle was written (sha256 differs)")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder):
+        raise BundleError(f"{folder.name}: its manifest names a file outside the bundle")
+    return path
+
+
+def _parts(kind: type[Any]) -> Iterator[tuple[str, Any]]:
+    hints = get_type_hints(kind)
+    return ((f.name, hints[f.name]) for f in fields(kind))
+
+
+def _write(value: object, folder: Path) -> None:
+    """One ``.npy`` an array, one folder a nested table, one ``scalars.json`` for the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scalars = {}
+    for part in fields(value):  # type: ignore[arg-type]  # only called on dataclasses
+        held = getattr(value, part.name)
+        if isinstance(held, np.ndarray):
+            np.save(folder / f"{part.name}.npy", np.ascontiguousarray(held), allow_pickle=False)
+        elif is_dataclass(held):
+            _write(held, folder / part.name)
+        else:
+            scalars[part.name] = held
+    if scalars:
+        (folder / "scalars.json").write_text(json.dumps(scalars))
+
+
+def _read(kind: type[T], folder: Path, vouched: AbstractSet[str], at: str = "") -> T:
+    """The counterpart of ``_write``: arrays memory-mapped, read-only. Only files that the manifest vouches for."""
+
+    def file(name: str) -> Path:
+        if at + name not in vouched:
+            raise BundleError(f"{folder.name}: {at}{name} is not in its manifest")
+        return folder / at / name
+
+    held: dict[str, Any] = {}
+    scalars: dict[str, Any] = {}
+    for name, hint in _parts(kind):
+        if get_origin(hint) is np.ndarray:
+            held[name] = _mapped(file(f"{name}.npy"))
+        elif is_dataclass(hint):
+            held[name] = _read(hint, folder, vouched, f"{at}{name}/")  # type: ignore[arg-type]  # a type, no instance
+        else:
+            scalars = scalars or json.loads(file("scalars.json").read_text())
+            held[name] = tuple(scalars[name]) if get_origin(hint) is tuple else scalars[name]
+    return kind(**held)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise BundleError(f"{path.name} is not an array ({error})") from error
+
+
+def _check_shapes(tables: Tables, name: str) -> None:
+    n, users = len(tables.items), len(tables.users)
+    expectations = {
+        "items.genres": (len(tables.items.genres), n),
+        "items.features": (tables.items.features.shape, (n, CONTRACT.item.width)),
+        "items.titles": (len(tables.items.titles.offsets), n + 1),
+        "users.features": (tables.users.features.shape, (users, CONTRACT.user.width)),
+        "users.history": (len(tables.users.indptr), users + 1),
+        "user_tower.embedding": (len(tables.user_tower.embedding), n),
+        "collaborative": (len(tables.collaborative), n),
+        "content": (len(tables.content), n),
+        "batch_lists": (len(tables.batch_lists.indptr), users + 1),
+    }
+    wrong = [f"{part} is {found}, not {wanted}" for part, (found, wanted) in expectations.items() if found != wanted]
+    if wrong:
+        raise BundleError(f"{name}: {'; '.join(wrong)}")

@@ -1,0 +1,41 @@
+"""Content: items alike in genre, year and title, as each item's nearest neighbours.
+
+It is the only source that can propose an item nobody has touched yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+
+from domain.candidates import Candidates
+from domain.deadline import Deadline
+from domain.request import Request
+from domain.user import UserFeatures
+from features.definitions import positive
+from retrieval.neighbours import Neighbours, best
+
+MAX_HISTORY = 50
+"""Taste in content is told by the latest likes; older ones only blur it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The ``depth`` items most alike to the user's latest likes."""
+
+    neighbours: Neighbours
+    positive_stars: float
+    depth: int
+    name: str = "content"
+
+    async def retrieve(self, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline) -> Candidates:
+        del request, deadline
+        history = (await asyncio.shield(user)).history
+        liked = history.only(positive(history, self.positive_stars)).latest(MAX_HISTORY)
+        if not len(liked):
+            return Candidates.none()
+        scores = self.neighbours.speak(liked.item_row, np.ones(len(liked), np.float32))
+        scores[history.item_row] = 0.0
+        return best(scores, self.depth)

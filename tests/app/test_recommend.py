@@ -1,0 +1,235 @@
+"""The request path over a real bundle: which level each failure leads to, and what every answer keeps."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.recommend import Pipeline, precomputed, recommend
+from app.settings import Settings
+from app.wiring import Process, Serving, build
+from domain.arrays import Floats
+from domain.candidates import Candidates
+from domain.deadline import Deadline
+from domain.degradation import DegradationLevel as Level
+from domain.errors import BadAnswer, DependencyError, Late, Unreachable
+from domain.request import Query
+from domain.slate import Campaign
+from features.contract import CONTRACT
+from features.online import Recents, StoredUser
+from release.bundle import Bundle, Publication
+
+KNOWN = "user-3"
+
+
+class Ranker:
+    """Scores by a function of the rows, or fails."""
+
+    name = "dcn_v2"
+
+    def __init__(self, score: Callable[[Candidates], Floats] | DependencyError | None = None) -> None:
+        self.score_of = score or (lambda c: np.linspace(1, 0, len(c), dtype=np.float32))
+
+    async def score(self, user, candidates, deadline) -> Floats:
+        if isinstance(self.score_of, DependencyError):
+            raise self.score_of
+        return self.score_of(candidates)
+
+
+class Store:
+    def __init__(self, *known: str, error: DependencyError | None = None, recent: tuple[str, ...] = ()) -> None:
+        self.known, self.error, self.recent = known, error, recent
+
+    async def read(self, user_id: str) -> StoredUser | None:
+        if self.error:
+            raise self.error
+        r = len(self.recent)
+        recents = Recents(self.recent, np.full(r, 5, np.float32), np.full(r, 2e9))
+        return (
+            StoredUser(CONTRACT.user.defaults, recents, 0.0, 0.0, stale=False, problems=())
+            if user_id in self.known
+            else None
+        )
+
+
+class Source:
+    def __init__(self, name: str, outcome: list[int] | Exception) -> None:
+        self.name, self.outcome = name, outcome
+
+    async def retrieve(self, request, user, deadline) -> Candidates:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return Candidates.proposed(np.array(self.outcome, np.int32), np.ones(len(self.outcome), np.float32))
+
+
+@pytest.fixture
+async def process(tmp_path: Path):
+    process = Process.of(Settings(home=tmp_path))
+    yield process
+    await process.close()
+
+
+@pytest.fixture
+def pipeline(tiny_bundle: Bundle, process: Process) -> Pipeline:
+    """The wired tiny bundle with a store that knows user-3 and a ranker that keeps the order."""
+    bundle = Bundle(tiny_bundle.path, tiny_bundle.manifest, tiny_bundle.tables, Publication(1, 0.0))
+    return with_store(replace(build(bundle, process), ranker=Ranker()), Store(KNOWN))
+
+
+def with_store(pipeline: Pipeline, store: Store) -> Pipeline:
+    return replace(pipeline, reader=replace(pipeline.reader, store=store))
+
+
+async def ask(pipeline: Pipeline, query: Query | None = None, seconds: float = 5.0):
+    patient = replace(pipeline, budget=replace(pipeline.budget, features=seconds, retrieval=seconds, ranking=seconds))
+    return await recommend(patient, query or Query(KNOWN, limit=5), Deadline.after(seconds))
+
+
+async def test_all_well_is_full_with_every_source_named(pipeline: Pipeline) -> None:
+    answer = await ask(pipeline, Query(KNOWN, limit=30))
+    assert (answer.level, answer.reasons) == (Level.FULL, ())
+    assert {source for item in answer.items for source in item.sources} == {
+        "two_tower", "collaborative", "content", "popularity",
+    }  # fmt: skip
+    assert set(answer.timing) == {"features", "retrieval", "ranking", "reranking", "total"}
+    assert answer.items[0].title.startswith("Title")
+
+
+async def test_what_was_seen_excluded_or_removed_never_comes_back(pipeline: Pipeline) -> None:
+    users, items = pipeline.reader.users, pipeline.items
+    seen = {items.ids.text(row) for row in users.history(users.ids.row(KNOWN)).item_row}
+    recent = Store(KNOWN, recent=("item-10", "no longer known"))
+    answer = await ask(with_store(pipeline, recent), Query(KNOWN, limit=50, exclude_item_ids=("item-11", "who?")))
+    shown = {item.item_id for item in answer.items}
+    assert shown
+    assert not shown & (seen | {"item-10", "item-11", "item-49"})  # item-49 is removed from the catalogue
+    assert len(shown) == len(answer.items)
+
+
+async def test_a_late_source_is_partial_retrieval(pipeline: Pipeline) -> None:
+    late = Source("popularity", Late("popularity"))
+    answer = await ask(replace(pipeline, sources=(*pipeline.sources[:3], late)))
+    assert (answer.level, answer.reasons) == (Level.PARTIAL_RETRIEVAL, ("popularity.timeout",))
+
+
+async def test_no_features_means_the_bundles_and_says_so(pipeline: Pipeline) -> None:
+    answer = await ask(with_store(pipeline, Store(error=Unreachable("redis"))))
+    assert (answer.level, answer.reasons) == (Level.STALE_FEATURES, ("features.unavailable",))
+
+
+async def test_the_last_features_seen_are_preferred_to_the_bundles(pipeline: Pipeline) -> None:
+    await ask(with_store(pipeline, Store("new", recent=("item-10",))), Query("new", limit=5))
+    answer = await ask(with_store(pipeline, Store(error=Unreachable("redis"))), Query("new", limit=50))
+    assert answer.level is Level.STALE_FEATURES
+    assert "item-10" not in {item.item_id for item in answer.items}
+
+
+async def test_a_known_users_missing_row_is_stale_and_an_unknown_user_is_not(pipeline: Pipeline) -> None:
+    nobody = with_store(pipeline, Store())
+    assert (await ask(nobody)).reasons == ("features.missing",)
+    stranger = await ask(nobody, Query("stranger", limit=5))
+    assert (stranger.level, stranger.reasons) == (Level.FULL, ("cold_start",))
+    assert len(stranger.items) == 5
+
+
+async def test_recent_items_alone_make_a_personal_slate(pipeline: Pipeline) -> None:
+    answer = await ask(pipeline, Query(None, limit=10, recent_item_ids=("item-01", "item-02", "item-03")))
+    assert answer.level is Level.FULL
+    assert {source for item in answer.items for source in item.sources} > {"popularity"}
+    assert not {"item-01", "item-02", "item-03"} & {item.item_id for item in answer.items}
+
+
+@pytest.mark.parametrize(
+    ("ranker", "reason"),
+    [
+        (Ranker(Unreachable("triton")), "ranking.unavailable"),
+        (Ranker(Late("triton")), "ranking.timeout"),
+        (Ranker(BadAnswer("triton")), "ranking.bad_answer"),
+        (Ranker(lambda c: np.full(len(c), np.nan, np.float32)), "ranking.bad_answer"),
+        (Ranker(lambda c: np.full(len(c) + 1, 0.5, np.float32)), "ranking.bad_answer"),
+        (Ranker(lambda c: np.full(len(c), 0.5, np.float32)), "ranking.bad_answer"),
+    ],
+)
+async def test_scores_that_cannot_be_had_or_trusted_mean_simple_ranking(
+    pipeline: Pipeline, ranker: Ranker, reason: str
+) -> None:
+    answer = await ask(replace(pipeline, ranker=ranker))
+    assert (answer.level, answer.reasons) == (Level.SIMPLE_RANKING, (reason,))
+    assert len({item.score for item in answer.items}) > 1
+
+
+async def test_redis_and_triton_both_gone_is_still_a_ranked_slate(pipeline: Pipeline) -> None:
+    answer = await ask(with_store(replace(pipeline, ranker=Ranker(Late("x"))), Store(error=Late("x"))))
+    assert (answer.level, answer.reasons) == (Level.SIMPLE_RANKING, ("features.timeout", "ranking.timeout"))
+    assert len(answer.items) == 5
+
+
+async def test_no_source_at_all_is_the_users_list_and_popular_items_for_a_stranger(pipeline: Pipeline) -> None:
+    names = [source.name for source in pipeline.sources]
+    down = replace(pipeline, sources=tuple(Source(name, Unreachable(name)) for name in names))
+    known, stranger = await ask(down), await ask(down, Query("stranger", limit=5))
+    assert (known.level, stranger.level) == (Level.BATCH_LIST, Level.POPULAR)
+    assert len(known.items) == len(stranger.items) == 5
+    assert known.items != stranger.items
+
+
+async def test_a_deadline_that_has_passed_asks_nobody(pipeline: Pipeline) -> None:
+    asked = []
+
+    class Asked(Source):
+        async def retrieve(self, request, user, deadline):
+            asked.append(self.name)
+            return Candidates.none()
+
+    idle = replace(pipeline, sources=tuple(Asked(source.name, []) for source in pipeline.sources))
+    answer = await recommend(idle, Query(KNOWN, limit=5), Deadline.after(-1))
+    assert answer.level is Level.BATCH_LIST
+    assert answer.reasons == ("deadline.expired",)
+    assert len(answer.items) == 5
+    assert asked == []
+
+
+async def test_seen_items_stay_out_of_precomputed_lists_too(pipeline: Pipeline) -> None:
+    answer = precomputed(pipeline, Query(KNOWN, limit=50), "why.not")
+    users, items = pipeline.reader.users, pipeline.items
+    seen = {items.ids.text(row) for row in users.history(users.ids.row(KNOWN)).item_row}
+    assert answer.items
+    assert not seen & {item.item_id for item in answer.items}
+
+
+async def test_the_answer_leaves_by_the_deadline_whatever_hangs(pipeline: Pipeline) -> None:
+    class Hanging(Store):
+        async def read(self, user_id):
+            await asyncio.Event().wait()
+
+    class HangingRanker(Ranker):
+        async def score(self, user, candidates, deadline):
+            await asyncio.Event().wait()
+
+    hung = with_store(replace(pipeline, ranker=HangingRanker()), Hanging())
+    deadline = Deadline.after(0.3)
+    answer = await recommend(hung, Query(KNOWN, limit=5), deadline)
+    assert not deadline.expired
+    assert answer.level is Level.SIMPLE_RANKING
+    assert len(answer.items) == 5
+
+
+async def test_a_promoted_item_is_shown_at_its_slot_and_says_so(pipeline: Pipeline) -> None:
+    users = pipeline.reader.users
+    unseen = np.setdiff1d(np.arange(40), users.history(users.ids.row(KNOWN)).item_row)[-1:].astype(np.int32)
+    campaign = Campaign("spring", unseen, (2,), 0.0, 9e9)
+    answer = await ask(replace(pipeline, campaigns=(campaign,)))
+    assert answer.items[2].item_id == pipeline.items.ids.text(int(unseen[0]))
+    assert answer.items[2].rule == "promotion"
+
+
+async def test_a_bug_is_counted_and_still_answered(pipeline: Pipeline, process: Process, tiny_bundle: Bundle) -> None:
+    broken = replace(pipeline, sources=(Source("popularity", ZeroDivisionError()), *pipeline.sources[1:]))
+    serving = Serving(process, tiny_bundle, broken, lambda _: None)
+    answer = await serving.recommend(Query(KNOWN, limit=5), Deadline.after(1))
+    assert answer.level is Level.BATCH_LIST
+    assert answer.reasons == ("service.bug",)
+    assert len(answer.items) == 5

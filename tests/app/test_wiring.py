@@ -1,0 +1,126 @@
+"""A worker's service over real bundles: opening, swapping, refusing. Redis and Triton are away throughout."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.wiring import Serving, open_serving
+from domain.deadline import Deadline
+from domain.degradation import DegradationLevel as Level
+from domain.errors import StartError
+from domain.request import Query
+from release.bundle import MANIFEST, PUBLICATION, Bundle
+from tests import tiny_bundle as tiny
+
+
+def publish(bundle: Bundle, home: Path, number: int) -> Path:
+    """What publishing leaves on disk, without Triton and Redis: they are not there in these tests."""
+    folder = home / "bundles" / str(number)
+    shutil.copytree(bundle.path, folder)
+    (folder / PUBLICATION).write_text(json.dumps({"number": number, "published_at": 1000.0}))
+    link = home / "next"
+    link.symlink_to(folder)
+    link.replace(home / "current")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_bundle: Bundle, free_port) -> Settings:
+    publish(tiny_bundle, tmp_path, 1)
+    return Settings(
+        home=tmp_path,
+        redis_port=free_port(),
+        triton_grpc_port=free_port(),
+        features_seconds=2.0,
+        retrieval_seconds=2.0,
+        ranking_seconds=2.0,
+    )
+
+
+@pytest.fixture
+async def serving(settings: Settings):
+    serving = await open_serving(settings)
+    yield serving
+    await serving.close()
+
+
+async def ask(serving: Serving, user: str = "user-1"):
+    return await serving.recommend(Query(user, limit=10), Deadline.after(5))
+
+
+async def test_it_starts_and_answers_without_redis_and_triton(serving: Serving) -> None:
+    answer = await ask(serving)
+    assert answer.level is Level.SIMPLE_RANKING
+    assert set(answer.reasons) == {"features.unavailable", "ranking.unavailable"}
+    assert len(answer.items) == 10
+    assert serving.ready
+
+
+async def test_the_state_says_what_is_loaded_in_json(serving: Serving) -> None:
+    state = json.loads(json.dumps(serving.state()))
+    assert state["bundle"]["number"] == 1
+    assert state["triton_model_version"] == "1"
+    assert state["dependencies"] == dict.fromkeys(
+        ["features", "ranking", "two_tower", "collaborative", "content", "popularity"], "closed"
+    )
+
+
+async def test_a_new_bundle_is_swapped_in_whole(settings: Settings, tmp_path: Path) -> None:
+    swapped: list[str] = []
+    serving = await open_serving(settings, lambda bundle: swapped.append(bundle.version))
+    try:
+        before = await ask(serving)
+        other = tiny.make(tmp_path / "other", seed=1)
+        publish(other, tmp_path, 2)
+        await serving.check()
+        after = await ask(serving)
+    finally:
+        await serving.close()
+    assert (before.bundle, after.bundle) == (swapped[0], other.version)
+    assert swapped == [before.bundle, other.version]
+    assert [item.item_id for item in before.items] != [item.item_id for item in after.items]
+
+
+async def test_requests_in_flight_during_a_swap_stay_with_one_bundle(serving: Serving, tmp_path: Path) -> None:
+    items = {serving.bundle.version: await ask(serving)}
+    publish(tiny.make(tmp_path / "other", seed=1), tmp_path, 2)
+    asking = [asyncio.create_task(ask(serving)) for _ in range(20)]
+    await serving.check()
+    items[serving.bundle.version] = await ask(serving)
+    for task in asking:
+        answer = await task
+        assert answer.items == items[answer.bundle].items
+
+
+async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(serving: Serving, tmp_path: Path) -> None:
+    folder = publish(tiny.make(tmp_path / "other", seed=1), tmp_path, 2)
+    (folder / "two_tower" / "index.faiss").write_bytes(b"nonsense")
+    before = serving.bundle.version
+    await serving.check()
+    assert serving.bundle.version == before
+    assert (await ask(serving)).bundle == before
+
+
+async def test_an_index_that_faiss_cannot_read_is_refused_even_if_the_manifest_vouches(
+    serving: Serving, tmp_path: Path
+) -> None:
+    from release.bundle import sha256
+
+    folder = publish(tiny.make(tmp_path / "other", seed=1), tmp_path, 2)
+    index = folder / "two_tower" / "index.faiss"
+    index.write_bytes(b"nonsense")
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["two_tower/index.faiss"]["sha256"] = sha256(index)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    before = serving.bundle.version
+    await serving.check()
+    assert serving.bundle.version == before
+
+
+async def test_no_bundle_is_a_clear_refusal_to_start(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="manifest"):
+        await open_serving(Settings(home=tmp_path))

@@ -1,0 +1,131 @@
+import pytest
+
+from domain.errors import BreakerOpen
+from fallbacks.breakers import Breaker, BreakerPolicy
+
+POLICY = BreakerPolicy(window_seconds=10, minimum_calls=20, threshold_ratio=0.5, slow_seconds=0.1, open_seconds=1)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker("redis", POLICY, clock=clock, jitter=lambda: 0.5)
+
+
+def call(breaker: Breaker, *, ok: bool, seconds: float = 0.01) -> None:
+    probe = breaker.admit()
+    breaker.succeed(seconds, probe=probe) if ok else breaker.fail(probe=probe)
+
+
+def trip(breaker: Breaker) -> None:
+    for _ in range(20):
+        call(breaker, ok=False)
+
+
+def test_it_trips_on_a_failure_rate_not_on_a_row_of_failures(breaker: Breaker) -> None:
+    for _ in range(30):
+        call(breaker, ok=True)
+    for _ in range(29):
+        call(breaker, ok=False)
+    assert breaker.state == "closed"
+    call(breaker, ok=False)
+    assert breaker.state == "open"
+
+
+def test_too_few_calls_say_nothing(breaker: Breaker) -> None:
+    for _ in range(19):
+        call(breaker, ok=False)
+    assert breaker.state == "closed"
+
+
+def test_failures_outside_the_window_are_forgotten(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(19):
+        call(breaker, ok=False)
+    clock.now += 10.1
+    call(breaker, ok=False)
+    assert breaker.state == "closed"
+
+
+def test_slow_is_as_bad_as_wrong(breaker: Breaker) -> None:
+    for _ in range(20):
+        call(breaker, ok=True, seconds=0.2)
+    assert breaker.state == "open"
+
+
+def test_open_lets_nobody_through_until_its_time_has_passed(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    clock.now += 0.99
+    with pytest.raises(BreakerOpen):
+        breaker.admit()
+    clock.now += 0.02
+    assert breaker.admit()
+
+
+def test_half_open_lets_a_handful_of_200_callers_through(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    clock.now += 1.1
+    through = 0
+    for _ in range(200):
+        try:
+            through += breaker.admit()
+        except BreakerOpen:
+            continue
+    assert through == POLICY.probes
+
+
+def test_good_probes_close_it(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    clock.now += 1.1
+    for _ in range(POLICY.probes):
+        call(breaker, ok=True)
+    assert breaker.state == "closed"
+    call(breaker, ok=False)
+    assert breaker.state == "closed"
+
+
+def test_a_failed_probe_doubles_the_time_up_to_its_limit(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    waits = []
+    for _ in range(4):
+        started = clock.now
+        while True:
+            clock.now += 0.05
+            try:
+                probe = breaker.admit()
+            except BreakerOpen:
+                continue
+            waits.append(round(clock.now - started))
+            breaker.fail(probe=probe)
+            break
+    assert waits == [1, 2, 2, 2]
+
+
+def test_a_probe_whose_caller_left_gives_its_place_back(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    clock.now += 1.1
+    for _ in range(10):
+        breaker.forget(probe=breaker.admit())
+    assert breaker.state == "half-open"
+    for _ in range(POLICY.probes):
+        call(breaker, ok=True)
+    assert breaker.state == "closed"
+
+
+def test_an_answer_from_before_the_trip_closes_nothing(breaker: Breaker, clock: Clock) -> None:
+    early = breaker.admit()
+    trip(breaker)
+    clock.now += 1.1
+    breaker.admit()
+    breaker.succeed(0.01, probe=early)
+    assert breaker.state == "half-open"

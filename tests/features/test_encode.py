@@ -1,0 +1,107 @@
+"""What the rankers see: named columns, finite whatever happens, and comparable between users of different years."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.arrays import Floats
+from domain.candidates import Candidates
+from domain.catalogue import History
+from domain.user import Freshness, UserFeatures
+from features.contract import CONTRACT, GENRE_SLOTS
+from features.encode import PAIRS, candidate_columns, encode_candidates, user_row
+
+SOURCES = ("one", "two")
+NAMES = candidate_columns(SOURCES)
+ITEMS = 6
+
+
+def catalogue() -> tuple[Floats, np.ndarray]:
+    features = np.tile(CONTRACT.item.defaults, (ITEMS, 1))
+    features[:, CONTRACT.item.slices["item_age_years"].start] = [10, 20, 30, 40, 50, 60]
+    features[:, CONTRACT.item.slices["item_events_total_count"].start] = [0, 9, 99, 999, 9999, 99_999]
+    genres = np.zeros((ITEMS, GENRE_SLOTS), np.bool_)
+    genres[np.arange(ITEMS), np.arange(ITEMS)] = True
+    return features, genres
+
+
+def user(*rows: int, numeric: Floats | None = None) -> UserFeatures:
+    h = len(rows)
+    history = History(np.array(rows, np.int32), np.full(h, 4, np.float32), np.arange(h, dtype=np.float64))
+    values = CONTRACT.numeric.defaults.copy() if numeric is None else numeric
+    return UserFeatures(0, values, np.zeros(4, np.int32), history, 0.0, Freshness.FRESH)
+
+
+def candidates(scores: list[list[float]], ranks: list[list[float]]) -> Candidates:
+    n = len(scores)
+    return Candidates(
+        np.arange(n, dtype=np.int32), np.zeros(n, np.float32), np.array(scores, np.float32), np.array(ranks, np.float32)
+    )
+
+
+def column(table: Floats, name: str) -> list[float]:
+    return table[:, NAMES.index(name)].tolist()
+
+
+def test_each_source_gives_its_score_its_share_of_the_best_and_its_rank() -> None:
+    nan = np.nan
+    table = encode_candidates(
+        user(), candidates([[4, nan], [2, 7], [nan, nan]], [[0, nan], [60, 0], [nan, nan]]), *catalogue()
+    )
+    assert table.shape == (3, len(NAMES))
+    assert column(table, "one_score") == [4, 2, 0]
+    assert column(table, "one_score_ratio") == [1, 0.5, 0]
+    assert column(table, "one_reciprocal_rank") == [1, 0.5, 0]
+    assert column(table, "two_score") == [0, 7, 0]
+
+
+def test_items_are_compared_with_the_items_of_the_history() -> None:
+    table = encode_candidates(user(1, 3), candidates([[1, 1]] * 3, [[0, 0]] * 3), *catalogue())
+    assert column(table, "pair_age_distance_years") == [20, 10, 0]
+    assert column(table, "pair_newer_than_known_years") == [10, 0, 0]
+    mean = (np.log(10) + np.log(1000)) / 2
+    expected = [-mean, np.log(10) - mean, np.log(100) - mean]
+    np.testing.assert_allclose(column(table, "pair_popularity_distance_log_count"), expected, rtol=1e-5)
+
+
+def test_the_recent_distance_looks_at_the_latest_events_only() -> None:
+    table = encode_candidates(user(*[5] * 30, *[0] * 10), candidates([[1, 1]], [[0, 0]]), *catalogue())
+    assert column(table, "pair_age_recent_distance_years") == [0]
+    assert column(table, "pair_age_distance_years") == [37.5]
+
+
+def test_genre_columns_are_the_users_share_of_the_items_genres() -> None:
+    numeric = CONTRACT.numeric.defaults.copy()
+    taste = CONTRACT.numeric.slices["user_genre_taste_ratio"]
+    numeric[taste.start : taste.start + 2] = [0.75, 0.25]
+    table = encode_candidates(user(numeric=numeric), candidates([[1, 1]] * 3, [[0, 0]] * 3), *catalogue())
+    assert column(table, "pair_genre_taste_ratio") == [0.75, 0.25, 0]
+
+
+def test_a_user_without_history_is_at_no_distance_from_anything() -> None:
+    table = encode_candidates(user(), candidates([[1, 1]] * 3, [[0, 0]] * 3), *catalogue())
+    assert (table[:, NAMES.index("pair_age_distance_years") :] == 0).all()
+    assert len(PAIRS) == len(NAMES) - NAMES.index("pair_genre_taste_ratio")
+
+
+def test_no_candidates_have_the_same_columns() -> None:
+    assert encode_candidates(user(1), Candidates.none(2), *catalogue()).shape == (0, len(NAMES))
+
+
+@given(st.lists(st.tuples(*[st.floats(width=32)] * 4), min_size=1, max_size=ITEMS))
+def test_every_value_is_finite_whatever_a_source_says(values: list[tuple[float, float, float, float]]) -> None:
+    with np.errstate(all="ignore"):
+        table = encode_candidates(
+            user(1, 2), candidates([list(v[:2]) for v in values], [list(v[2:]) for v in values]), *catalogue()
+        )
+    assert table.dtype == np.float32
+    assert np.isfinite(table).all()
+
+
+def test_counts_are_seen_on_a_log_scale() -> None:
+    numeric = CONTRACT.numeric.defaults.copy()
+    numeric[CONTRACT.numeric.slices["user_events_total_count"]] = 99
+    assert user_row(user(numeric=numeric))[0] == pytest.approx(np.log(100))

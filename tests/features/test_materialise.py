@@ -1,0 +1,230 @@
+"""The batch step: what it writes is what the bundle holds, whole and nothing more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from domain.catalogue import IdTable, Items, TextTable, Users
+from domain.clock import LiveClock
+from domain.errors import StartError, Unreachable
+from features import layout, materialise
+from features.contract import CONTRACT
+from features.materialise import BATCH_USERS, remove_absent, user_tables, write_user_features
+from features.online import ClientLimits, OnlineStore, StoredUser, connect
+
+AS_OF = 1_476_640_644.25
+VOCABULARY = ("Action", "Comedy")
+PATIENT = ClientLimits(wait_seconds=5, connect_seconds=5, answer_seconds=5)  # a busy machine fails no test
+PROJECT = layout.project_name(CONTRACT, VOCABULARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    users: Users
+    items: Items
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    tables: Tables
+
+    @property
+    def watermark(self) -> float:
+        return self.tables.users.as_of
+
+
+def bundle_of(user_ids: Sequence[str], events: Sequence[int], seed: int = 0, as_of: float = AS_OF) -> Bundle:
+    """A bundle with these users and so many events each; every feature lies in its range."""
+    rng = np.random.default_rng(seed)
+    n, total, columns = len(user_ids), sum(events), CONTRACT.user
+    item_ids = IdTable.of(f"film ü{i}" for i in range(100))
+    features = rng.uniform(columns.low, columns.high, (n, columns.width)).astype(np.float32)
+    users = Users(
+        IdTable.of(user_ids),
+        np.clip(features, columns.low, columns.high),
+        np.concatenate([[0], np.cumsum(events)]).astype(np.int64),
+        rng.integers(0, 100, total).astype(np.int32),
+        np.where(rng.random(total) < 0.3, np.nan, rng.integers(1, 11, total) / 2).astype(np.float32),
+        np.sort(rng.uniform(AS_OF - 1e6, AS_OF, total)),
+        as_of,
+    )
+    none = np.zeros(100, np.float32)
+    table = np.tile(CONTRACT.item.defaults, (100, 1))
+    genres = np.zeros((100, 2), np.bool_)
+    items = Items(item_ids, TextTable.of([""] * 100), genres, VOCABULARY, none, table, none.astype(np.bool_))
+    return Bundle(Tables(users, items))
+
+
+@pytest.fixture
+def empty_redis(redis_url: str) -> Iterator[str]:
+    """A database of its own, emptied, so that no other test's keys are counted here."""
+    url = redis_url.rsplit("/", 1)[0] + "/9"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+        yield url
+        client.flushdb()
+
+
+def publish(bundle: Bundle, redis_url: str, home: Path, at: float = AS_OF + 60) -> list[str]:
+    said: list[str] = []
+    assert write_user_features(bundle, redis_url, home, echo=said.append, clock=lambda: at) == len(bundle.tables.users)
+    return said
+
+
+async def stored(redis_url: str, user_id: str) -> StoredUser | None:
+    client = connect(redis_url, PATIENT)
+    try:
+        return await OnlineStore(client, PROJECT, CONTRACT, LiveClock(lambda: AS_OF)).read(user_id)
+    finally:
+        await client.aclose()
+
+
+async def test_every_user_is_read_back_as_the_bundle_has_them(empty_redis: str, tmp_path: Path):
+    bundle = bundle_of([f"u{i}" for i in range(30)], [i * 4 for i in range(30)])
+    publish(bundle, empty_redis, tmp_path)
+    users, items = bundle.tables.users, bundle.tables.items
+    for row in range(30):
+        user = await stored(empty_redis, users.ids.text(row))
+        history = users.history(row).latest(layout.RECENT_EVENTS)
+        assert user is not None
+        assert user.problems == ()
+        assert user.as_of == AS_OF
+        np.testing.assert_array_equal(user.features, users.features[row])
+        np.testing.assert_array_equal(user.recent.rating, history.rating)
+        np.testing.assert_array_equal(user.recent.timestamp, history.timestamp)
+        assert user.recent.item_ids == tuple(items.ids.text(item) for item in history.item_row)
+
+
+async def test_publishing_again_overwrites_even_with_the_same_watermark_and_a_clock_set_back(
+    empty_redis: str, tmp_path: Path
+):
+    first, second = bundle_of(["u"], [3], seed=1), bundle_of(["u"], [3], seed=2)
+    publish(first, empty_redis, tmp_path, at=AS_OF + 60)
+    publish(second, empty_redis, tmp_path, at=AS_OF + 30)
+    user = await stored(empty_redis, "u")
+    assert user is not None
+    np.testing.assert_array_equal(user.features, second.tables.users.features[0])
+
+
+async def test_publishing_an_older_bundle_takes_the_users_back_to_it(empty_redis: str, tmp_path: Path):
+    publish(bundle_of(["u"], [3]), empty_redis, tmp_path)
+    publish(bundle_of(["u"], [3], as_of=AS_OF - 1000), empty_redis, tmp_path, at=AS_OF + 90)
+    user = await stored(empty_redis, "u")
+    assert user is not None
+    assert user.as_of == AS_OF - 1000
+
+
+async def test_users_whom_the_bundle_no_longer_knows_are_removed(empty_redis: str, tmp_path: Path):
+    publish(bundle_of(["a", "b", "c"], [1, 1, 1]), empty_redis, tmp_path)
+    said = publish(bundle_of(["b"], [1]), empty_redis, tmp_path, at=AS_OF + 90)
+    assert "2 no longer known removed" in said[0]
+    assert await stored(empty_redis, "a") is None
+    assert await stored(empty_redis, "b") is not None
+    with redis.Redis.from_url(empty_redis) as client:
+        assert client.keys() == [layout.row_key(PROJECT, "b")]
+
+
+def test_removal_leaves_other_views_and_other_keys_alone(empty_redis: str):
+    key, batch, stream = layout.row_key(PROJECT, "new"), layout.view_fields(CONTRACT)[1], b"another view's field"
+    with redis.Redis.from_url(empty_redis) as client:
+        client.hset(key, mapping={batch: b"old", stream: b"kept"})
+        client.set(b"a campaign", b"kept")
+        client.hset(layout.row_key("another_project", "new"), mapping={batch: b"kept"})
+        assert remove_absent(empty_redis, PROJECT, bundle_of(["b"], [1]).tables.users) == 1
+        assert client.hgetall(key) == {stream: b"kept"}
+        assert client.dbsize() == 3
+
+
+def test_rows_expire_once_no_feature_in_them_may_be_used(empty_redis: str, tmp_path: Path):
+    publish(bundle_of(["u"], [1]), empty_redis, tmp_path)
+    oldest = max(feature.max_age_seconds for feature in CONTRACT.user.features)
+    with redis.Redis.from_url(empty_redis) as client:
+        assert oldest - 60 < client.ttl(layout.row_key(PROJECT, "u")) <= oldest
+
+
+def test_each_publication_leaves_one_parquet_file_and_nothing_outside_home(
+    empty_redis: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setenv("HOME", str(elsewhere))
+    publish(bundle_of(["a", "b"], [2, 0]), empty_redis, home)
+    publish(bundle_of(["a"], [2]), empty_redis, home, at=AS_OF + 90)
+    files = sorted(path for path in (home / "feast" / "offline").rglob("*") if path.is_file())
+    assert [pq.read_table(path).num_rows for path in files] == [2, 1]
+    assert {path.name for path in (home / "feast").iterdir()} == {"offline", "registry.db"}
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_many_users_are_written_in_parts_that_together_are_all():
+    n = BATCH_USERS + 3
+    bundle = bundle_of([f"u{i:05}" for i in range(n)], [i % 3 for i in range(n)])
+    tables = list(user_tables(bundle.tables.users, bundle.tables.items, CONTRACT, AS_OF))
+    assert [len(table) for table in tables] == [BATCH_USERS, 3]
+    names = [name for table in tables for name in table["user_id"].to_pylist()]
+    counts = [len(ids) for table in tables for ids in table["recent_item_ids"].to_pylist()]
+    assert names == [f"u{i:05}" for i in range(n)]
+    assert counts == [i % 3 for i in range(n)]
+
+
+def test_a_bundle_without_users_empties_the_store(empty_redis: str, tmp_path: Path):
+    publish(bundle_of(["a"], [1]), empty_redis, tmp_path)
+    publish(bundle_of([], []), empty_redis, tmp_path, at=AS_OF + 90)
+    with redis.Redis.from_url(empty_redis) as client:
+        assert client.dbsize() == 0
+
+
+def test_a_dead_redis_is_unreachable_and_leaves_no_file_that_could_be_read(tmp_path: Path):
+    with pytest.raises(Unreachable):
+        write_user_features(bundle_of(["a"], [1]), "redis://127.0.0.1:1/0", tmp_path, echo=str)
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+async def test_a_store_written_under_another_vocabulary_is_not_read(empty_redis: str, tmp_path: Path):
+    bundle = bundle_of(["u"], [1])
+    other = replace(bundle.tables, items=replace(bundle.tables.items, genre_names=("Comedy", "Action")))
+    publish(Bundle(other), empty_redis, tmp_path)
+    assert await stored(empty_redis, "u") is None
+
+
+def connection_string(redis_url: str) -> str:
+    from features.feast_repo import repository  # imports Feast: not while tests are collected
+
+    return repository.connection_string(redis_url)
+
+
+class TestARedisAddress:
+    def test_becomes_feasts_notation(self):
+        assert connection_string("redis://127.0.0.1:7000/3") == "127.0.0.1:7000,db=3"
+        assert connection_string("rediss://cache") == "cache:6379,ssl=true"
+
+    @pytest.mark.parametrize("password", ["00123", "12", "a,b=c", 'q"uote', "true"])
+    def test_keeps_its_password_whatever_it_looks_like(self, password: str):
+        from feast.infra.online_stores.redis import RedisOnlineStore
+
+        written = connection_string(f"redis://me:{quote(password, safe='')}@cache:7000/1")
+        nodes, options = RedisOnlineStore._parse_connection_string(written)
+        assert nodes == [{"host": "cache", "port": "7000"}]
+        assert options == {"db": 1, "username": "me", "password": password}
+
+    @pytest.mark.parametrize("url", ["unix:///run/redis.sock", "redis://[::1]:6379/0", "http://cache"])
+    def test_that_feast_cannot_use_is_refused(self, url: str):
+        with pytest.raises(StartError):
+            connection_string(url)
+
+
+def test_reader_and_batch_step_are_imported_without_feast():
+    check = "import sys, features.materialise, features.online; sys.exit('feast' in sys.modules)"
+    root = Path(materialise.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", check], cwd=root, check=False).returncode == 0

@@ -1,0 +1,128 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from domain.clock import ReplayClock
+from domain.errors import BundleError
+from release.bundle import MANIFEST, PUBLICATION, Bundle
+from tests import tiny_bundle as tiny
+
+
+@pytest.fixture
+def folder(tiny_bundle: Bundle, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+
+
+def edit(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_what_was_written_is_what_is_loaded(tiny_bundle: Bundle, folder: Path) -> None:
+    loaded = Bundle.load(folder)
+    assert loaded.version == tiny_bundle.version
+    assert loaded.tables.items.titles.text(3) == "Title 03 (é)"
+    assert loaded.tables.items.genre_names == tiny.GENRE_NAMES
+    assert np.array_equal(loaded.tables.users.features, tiny_bundle.tables.users.features)
+
+
+def test_columns_are_memory_mapped_and_cannot_be_written(folder: Path) -> None:
+    weight = Bundle.load(folder).tables.collaborative.weight
+    assert isinstance(weight, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        weight[0] = 1.0
+
+
+def test_one_flipped_byte_anywhere_is_refused(folder: Path) -> None:
+    for name in json.loads((folder / MANIFEST).read_text())["files"]:
+        path = folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(BundleError, match="has changed"):
+            Bundle.load(folder)
+        path.write_bytes(whole)
+    Bundle.load(folder)
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    (folder / "popularity" / "score.npy").unlink()
+    with pytest.raises(BundleError, match=r"score\.npy is missing"):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"contract_hash": "0" * 16}, "feature contract"),
+        ({"columns": ["two_tower_score"]}, "candidate columns"),
+        ({"format": 99}, "format 99"),
+        ({"files": None}, "manifest"),
+        ({"dataset": {}}, "manifest"),
+    ],
+)
+def test_a_bundle_made_under_other_terms_is_refused(folder: Path, change: dict[str, object], told: str) -> None:
+    edit(folder / MANIFEST, **change)
+    with pytest.raises(BundleError, match=told):
+        Bundle.load(folder)
+
+
+def test_a_manifest_cannot_name_files_outside_its_folder(folder: Path) -> None:
+    edit(folder / MANIFEST, files={"../../etc/passwd": {"sha256": "0", "bytes": 1}})
+    with pytest.raises(BundleError, match="outside"):
+        Bundle.load(folder)
+
+
+def test_a_table_that_no_manifest_vouches_for_is_not_read(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["files"]["items/year.npy"]
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"year\.npy"):
+        Bundle.load(folder)
+
+
+def test_tables_of_different_lengths_are_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    short = replace(tiny_bundle.tables.user_tower, embedding=tiny_bundle.tables.user_tower.embedding[:-1])
+    with pytest.raises(BundleError, match=r"user_tower\.embedding is 49, not 50"):
+        tiny.make(tmp_path / "short", tables={"user_tower": short})
+
+
+def test_a_pickle_is_never_read(folder: Path) -> None:
+    path = folder / "items" / "year.npy"
+    np.save(path, np.array([{"a": 1}], object), allow_pickle=True)
+    from release.bundle import sha256
+
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"]["items/year.npy"]["sha256"] = sha256(path)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"year\.npy"):
+        Bundle.load(folder)
+
+
+def test_equal_contents_have_equal_versions_and_others_do_not(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    assert tiny.make(tmp_path / "same").version == tiny_bundle.version
+    assert tiny.make(tmp_path / "other", seed=1).version != tiny_bundle.version
+
+
+def test_a_replayed_bundle_goes_on_from_its_publication(folder: Path) -> None:
+    (folder / PUBLICATION).write_text('{"number": 7, "published_at": 1000.0}')
+    bundle = Bundle.load(folder)
+    assert bundle.publication is not None
+    assert bundle.publication.number == 7
+    assert bundle.clock == ReplayClock(1000.0, bundle.manifest.dataset.ended_at)
+
+
+def test_an_unreadable_publication_is_refused(folder: Path) -> None:
+    (folder / PUBLICATION).write_text("{}")
+    with pytest.raises(BundleError, match="publication"):
+        Bundle.load(folder)
+
+
+def test_features_of_a_replayed_bundle_are_complete_up_to_now(tiny_bundle: Bundle, folder: Path) -> None:
+    assert tiny_bundle.watermark == tiny_bundle.tables.users.as_of
+    (folder / PUBLICATION).write_text('{"number": 7, "published_at": 1000.0}')
+    published = Bundle.load(folder)
+    assert published.watermark > published.manifest.dataset.ended_at + 1e9

@@ -1,0 +1,109 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import numpy as np
+import pytest
+
+from domain.candidates import Candidates
+from domain.deadline import Deadline
+from domain.errors import DependencyError, Late, Unreachable
+from domain.request import Context, Request
+from domain.user import UserFeatures
+from retrieval.executor import BoundedExecutor
+from retrieval.gather import gather
+
+T = TypeVar("T")
+REQUEST = Request("1", 0, 20, Context(), 0.0)
+
+
+async def attempt(name: str, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+    try:
+        async with deadline.timeout():
+            return await work()
+    except TimeoutError as error:
+        raise Late(name) from error
+
+
+class Says:
+    def __init__(self, name: str, *rows: int) -> None:
+        self.name, self.rows = name, rows
+
+    async def retrieve(self, request, user, deadline) -> Candidates:
+        return Candidates.proposed(np.array(self.rows, np.int32), np.ones(len(self.rows), np.float32))
+
+
+class Hangs(Says):
+    async def retrieve(self, request, user, deadline) -> Candidates:
+        await asyncio.shield(user)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class Fails(Says):
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(name)
+        self.error = error
+
+    async def retrieve(self, request, user, deadline) -> Candidates:
+        raise self.error
+
+
+async def ask(*sources: Says, seconds: float = 0.02):
+    async def read() -> UserFeatures:
+        return None  # type: ignore[return-value]  # these sources only wait for it
+
+    user = asyncio.create_task(read())
+    found = await gather(sources, attempt, REQUEST, user, Deadline.after(seconds))
+    return found, user
+
+
+async def test_a_slow_source_is_left_behind() -> None:
+    found, _ = await ask(Says("a", 1, 2), Hangs("b"), Says("c", 3))
+    assert [(f.source, f.candidates.item_row.tolist(), f.cause) for f in found] == [
+        ("a", [1, 2], None),
+        ("b", [], "timeout"),
+        ("c", [3], None),
+    ]
+
+
+async def test_a_source_that_is_cut_off_does_not_cancel_the_users_read() -> None:
+    read_may_end = asyncio.Event()
+
+    async def read() -> str:
+        await read_may_end.wait()
+        return "the user"
+
+    user = asyncio.create_task(read())
+    await gather([Hangs("a")], attempt, REQUEST, user, Deadline.after(0.005))  # type: ignore[arg-type]
+    read_may_end.set()
+    assert await user == "the user"
+
+
+@pytest.mark.parametrize(("error", "cause"), [(Unreachable("x"), "unavailable"), (DependencyError("x"), "error")])
+async def test_a_failing_source_becomes_a_reason(error: Exception, cause: str) -> None:
+    found, _ = await ask(Fails("a", error), Says("b", 1))
+    assert [f.cause for f in found] == [cause, None]
+
+
+async def test_a_bug_in_a_source_is_not_taken_for_a_failure() -> None:
+    with pytest.raises(ExceptionGroup) as bug:
+        await ask(Fails("a", ZeroDivisionError()), Hangs("b"), seconds=5)
+    assert bug.group_contains(ZeroDivisionError)
+
+
+async def test_a_full_executor_is_a_late_source() -> None:
+    import threading
+
+    gate = threading.Event()
+    executor = BoundedExecutor(threads=1, waiting=1)
+    loop = asyncio.get_running_loop()
+    try:
+        waiting = [loop.run_in_executor(executor, gate.wait) for _ in range(2)]
+        with pytest.raises(Late):
+            loop.run_in_executor(executor, gate.wait)
+        gate.set()
+        assert await asyncio.gather(*waiting) == [True, True]
+        assert await loop.run_in_executor(executor, gate.wait) is True
+    finally:
+        executor.shutdown()

@@ -1,0 +1,69 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.candidates import Candidates
+from retrieval.filters import allowed
+from retrieval.merge import merge, with_forced
+
+ITEMS = 40
+ranked_list = st.lists(st.integers(-1, ITEMS + 2), max_size=30)
+
+
+def proposed(rows: list[int]) -> Candidates:
+    return Candidates.proposed(np.array(rows, np.int32), -np.arange(len(rows), dtype=np.float32))
+
+
+def everything() -> np.ndarray:
+    return np.ones(ITEMS, np.bool_)
+
+
+@given(st.lists(ranked_list, min_size=1, max_size=4), st.integers(0, 50), st.sets(st.integers(0, ITEMS - 1)))
+def test_the_merge_loses_invents_and_repeats_nothing(lists: list[list[int]], limit: int, blocked: set[int]) -> None:
+    keep = allowed(everything(), np.array(sorted(blocked), np.int32))
+    merged = merge([proposed(rows) for rows in lists], [5] * len(lists), keep, limit)
+    offered = {row for rows in lists for row in rows if 0 <= row < ITEMS} - blocked
+    rows = merged.item_row.tolist()
+    assert len(rows) == len(set(rows)) == min(limit, len(offered))
+    assert set(rows) <= offered
+
+
+@given(st.lists(ranked_list, min_size=2, max_size=4))
+def test_attribution_says_exactly_who_proposed_what(lists: list[list[int]]) -> None:
+    merged = merge([proposed(rows) for rows in lists], [5] * len(lists), everything(), 1000)
+    for row, by in zip(merged.item_row.tolist(), merged.proposed_by.tolist(), strict=True):
+        assert by == [row in rows for rows in lists]
+
+
+def test_a_source_is_sure_of_its_quota() -> None:
+    agreed = list(range(20))
+    merged = merge([proposed(agreed), proposed(agreed), proposed([30, 31, 32])], [0, 0, 2], everything(), 10)
+    assert {30, 31} <= set(merged.item_row.tolist())
+    assert 32 not in merged.item_row.tolist()
+
+
+def test_places_without_a_quota_go_by_reciprocal_rank() -> None:
+    merged = merge([proposed([1, 2, 3]), proposed([3, 2, 4])], [0, 0], everything(), 2)
+    assert set(merged.item_row.tolist()) == {2, 3}
+
+
+def test_ranks_count_allowed_items_only() -> None:
+    keep = allowed(everything(), np.array([0], np.int32))
+    merged = merge([proposed([0, 1])], [1], keep, 5)
+    assert merged.source_ranks.tolist() == [[0.0]]
+
+
+def test_rows_an_index_should_not_say_are_dropped() -> None:
+    assert merge([proposed([-1, ITEMS, 3, 3, -1])], [5], everything(), 5).item_row.tolist() == [3]
+
+
+def test_nothing_found_is_nothing_with_the_right_columns() -> None:
+    merged = merge([Candidates.none(), Candidates.none()], [1, 1], everything(), 5)
+    assert len(merged) == 0
+    assert merged.source_ranks.shape == (0, 2)
+
+
+def test_forced_items_take_the_last_places_and_nobody_proposed_them() -> None:
+    merged = with_forced(merge([proposed([1, 2, 3])], [3], everything(), 3), np.array([2, 9], np.int32), 3)
+    assert merged.item_row.tolist() == [1, 2, 9]
+    assert merged.proposed_by.tolist() == [[True], [True], [False]]

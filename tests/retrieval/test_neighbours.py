@@ -1,0 +1,30 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval.neighbours import Neighbours, best
+
+
+def neighbours() -> Neighbours:
+    # 0 -> 1 (0.5), 2 (1.0);  1 -> nothing;  2 -> 0 (2.0)
+    return Neighbours(np.array([0, 2, 2, 3]), np.array([1, 2, 0], np.int32), np.array([0.5, 1.0, 2.0], np.float32))
+
+
+def test_rows_speak_for_their_neighbours() -> None:
+    spoken = neighbours().speak(np.array([0, 2], np.int32), np.array([1.0, 0.5], np.float32))
+    assert spoken.tolist() == [1.0, 0.5, 1.0]
+
+
+def test_a_row_without_neighbours_says_nothing() -> None:
+    assert neighbours().speak(np.array([1], np.int32), np.ones(1, np.float32)).tolist() == [0.0, 0.0, 0.0]
+
+
+def test_a_repeated_row_speaks_twice() -> None:
+    assert neighbours().speak(np.array([2, 2], np.int32), np.ones(2, np.float32)).tolist() == [4.0, 0.0, 0.0]
+
+
+@given(st.lists(st.integers(-3, 6), max_size=40), st.integers(1, 50))
+def test_best_is_what_sorting_all_positive_scores_gives(values: list[int], k: int) -> None:
+    scores = np.array(values, np.float32)
+    wanted = [row for row in np.argsort(-scores, kind="stable").tolist() if scores[row] > 0][:k]
+    assert best(scores, k).item_row.tolist() == wanted

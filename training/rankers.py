@@ -1,0 +1,93 @@
+"""Both rankers, trained on requests at several earlier moments of every user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from domain.arrays import Floats
+from domain.errors import DatasetError
+from ranking.logistic import LogisticTables
+from retrieval.neighbours import Neighbours
+from training import content, dcn_v2, logistic, popularity, sources
+from training.dataset import Dataset
+from training.rank_rows import RankRows, collect, together
+from training.split import TRAIN_PERCENT, VALIDATION_PERCENT, cut, validation_cut
+
+CUTS = ((40, 50), (50, 60), (60, TRAIN_PERCENT), (TRAIN_PERCENT, VALIDATION_PERCENT))
+"""Per cent of each user's events: known, and asked about. Nothing of the test part is among them."""
+HELD_OUT_SHARE = 0.15  # of the users: for early stopping and calibration
+SHAPE, SCHEDULE = dcn_v2.Shape(), dcn_v2.Schedule()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rankers:
+    """The trained rankers, and what the sources need to be fitted again."""
+
+    content: Neighbours
+    half_life_days: float
+    rows: RankRows
+    inputs: dcn_v2.Inputs
+    model: dcn_v2.DcnV2
+    slope: float
+    offset: float
+    logistic: LogisticTables
+    metrics: Mapping[str, float]  # on the held-out users at the validation cut
+
+    def exported(self, item_features: Floats) -> dcn_v2.Exported:
+        """DCN-V2 with the items' side computed from raw ``item_features`` ``(n, I)``."""
+        return dcn_v2.Exported(self.model, self.inputs.standard_item(item_features), self.slope, self.offset)
+
+
+def fit(dataset: Dataset, seed: int, echo: Callable[[str], None]) -> Rankers:
+    """Fit the sources at every cut, ask them, and train both rankers.
+
+    Raises ``DatasetError`` if nobody liked anything that could have been recommended.
+    """
+    neighbours = content.fit(dataset)
+    half_life_days = popularity.best_half_life_days(validation_cut(dataset))
+    echo(f"content and popularity: half-life {half_life_days:g} days")
+    parts, item_features = [], []
+    for number, (percent, until) in enumerate(CUTS):
+        fitted = sources.fit(cut(dataset, percent, until), neighbours, half_life_days, seed)
+        parts.append(collect(fitted, number))
+        item_features.append(fitted.items.features)
+        echo(f"sources as of {percent} % of each user's events: {_recall_line(parts[-1])}")
+    rows, features = together(parts), np.stack(item_features)
+    if not rows.liked.any():
+        raise DatasetError(["no user liked a retrieved item after the first half of their events: nothing to rank by"])
+    held_out = np.isin(rows.user_row, _held_out_users(rows, seed))
+    seen = ~held_out if held_out.any() and rows.liked[~held_out].any() else np.ones(len(rows), np.bool_)
+    judged = held_out if held_out.any() else seen
+    inputs = dcn_v2.measure_inputs(rows, features)
+    model, slope, offset = dcn_v2.fit(rows.only(seen), rows.only(judged), inputs, SHAPE, SCHEDULE, seed)
+    tables = logistic.fit(rows.only(seen), features, seed)
+    metrics = _metrics(rows.only(judged & (rows.cut == len(CUTS) - 1)), model, inputs, tables, features)
+    echo("rankers on held-out users: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+    return Rankers(neighbours, half_life_days, rows, inputs, model, slope, offset, tables, metrics)
+
+
+def _held_out_users(rows: RankRows, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    users = np.unique(rows.user_row)
+    return np.random.default_rng(seed).permutation(users)[: int(HELD_OUT_SHARE * len(users))]
+
+
+def _recall_line(rows: RankRows) -> str:
+    if not len(rows):
+        return "no requests"
+    recall = float((rows.liked.sum(axis=1) / rows.liked_in_all).mean())
+    return f"{len(rows)} requests, merged recall {recall:.3f}"
+
+
+def _metrics(
+    rows: RankRows, model: dcn_v2.DcnV2, inputs: dcn_v2.Inputs, tables: LogisticTables, item_features: Floats
+) -> dict[str, float]:
+    if not len(rows):
+        return {}
+    return {
+        "validation_recall_at_500": float((rows.liked.sum(axis=1) / rows.liked_in_all).mean()),
+        "validation_ndcg_at_10_dcn_v2": dcn_v2.ndcg(rows, dcn_v2.logits(model, rows, inputs)),
+        "validation_ndcg_at_10_logistic": dcn_v2.ndcg(rows, logistic.scores(tables, rows, item_features)),
+    }

@@ -1,0 +1,157 @@
+"""The four sources fitted on a cut, and the candidates they give at its moments, by the code that serves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from domain.candidates import Candidates
+from domain.catalogue import History, Items
+from domain.deadline import Deadline
+from domain.request import Context, Request
+from domain.stages import Source
+from domain.user import Freshness, UserFeatures
+from features.definitions import ItemFacts, before, context_codes, item_features, moment_features, user_features
+from release.bundle import SourceSpec
+from retrieval.collaborative import Collaborative
+from retrieval.content import Content
+from retrieval.filters import allowed
+from retrieval.merge import merge
+from retrieval.neighbours import Neighbours
+from retrieval.popularity import Popularity, PopularityTables
+from retrieval.two_tower import TwoTower, UserTower
+from training import collaborative, popularity, two_tower
+from training.split import Cut
+
+SOURCES = (
+    SourceSpec("two_tower", depth=1000, quota=400),
+    SourceSpec("collaborative", depth=1000, quota=400),
+    SourceSpec("content", depth=400, quota=10),
+    SourceSpec("popularity", depth=1500, quota=50),
+)
+"""Chosen by the merged recall on validation. The quotas sum to more than the candidates on purpose: two sources that
+agree share their places, and where they do not, the fused rank decides among those who hold a quota."""
+NAMES = tuple(spec.name for spec in SOURCES)
+CANDIDATES = 500
+FOREVER_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """Everything that depends on the events before a cut and is needed to retrieve."""
+
+    cut: Cut
+    items: Items
+    facts: ItemFacts
+    user_tower: UserTower
+    index: faiss.Index
+    collaborative: Neighbours
+    content: Neighbours
+    popularity: PopularityTables
+
+
+def fit(cut: Cut, content: Neighbours, half_life_days: float, seed: int) -> Fitted:
+    """All sources, fitted on the events before the cut; ``content`` depends on none."""
+    items, facts = item_table(cut), item_facts(cut)
+    tower, vectors = two_tower.fit(cut, items.features, facts, seed)
+    return Fitted(
+        cut,
+        items,
+        facts,
+        tower,
+        two_tower.build_index(vectors),
+        collaborative.fit(cut),
+        content,
+        popularity.fit(cut, half_life_days),
+    )
+
+
+def item_table(cut: Cut) -> Items:
+    """The items with their features as of the last event before the cut."""
+    dataset, known = cut.dataset, cut.known
+    order = np.argsort(dataset.timestamp[known], kind="stable")
+    events = History(dataset.item_row[known], dataset.rating[known], dataset.timestamp[known])
+    events = History(events.item_row[order], events.rating[order], events.timestamp[order])
+    moment = dataset.ended_at + 1.0 if events.last_event is None else events.last_event + 1.0
+    features = item_features(events, dataset.settings.positive_stars, dataset.year, dataset.genres, moment)
+    removed = np.zeros(len(dataset.item_ids), np.bool_)
+    names = dataset.genre_names
+    return Items(dataset.item_ids, dataset.titles, dataset.genres, names, dataset.year, features, removed)
+
+
+def item_facts(cut: Cut) -> ItemFacts:
+    """What the user features need of the items, as of the cut."""
+    dataset = cut.dataset
+    events = np.bincount(dataset.item_row[cut.known], minlength=len(dataset.item_ids)).astype(np.float32)
+    return ItemFacts(dataset.year, dataset.genres, events, dataset.settings.positive_stars)
+
+
+def user_at(fitted: Fitted, user: int) -> UserFeatures:
+    """What serving would know of the user at the cut's moment.
+
+    The history is all that lies before the cut; the numbers are of strictly earlier seconds than the moment.
+    """
+    history, moment = fitted.cut.history(user), fitted.cut.moment(user)
+    last = before(history, moment).last_event
+    numeric = np.concatenate([user_features(history, moment, fitted.facts), moment_features(last, moment)])
+    codes = context_codes(Context(), moment)
+    return UserFeatures(user, numeric, codes, history, fitted.cut.dataset.ended_at, Freshness.FRESH)
+
+
+@contextmanager
+def opened(fitted: Fitted) -> Iterator[list[Source]]:
+    """The serving sources over these fits, in the order of the columns."""
+    with ThreadPoolExecutor(1) as executor:
+        yield serving_sources(fitted, executor)
+
+
+def serving_sources(fitted: Fitted, executor: Executor) -> list[Source]:
+    settings = fitted.cut.dataset.settings
+    depth = {spec.name: spec.depth for spec in SOURCES}
+    neutral = fitted.cut.dataset.neutral_stars
+    return [
+        TwoTower(fitted.user_tower, fitted.index, settings.positive_stars, depth["two_tower"], executor),
+        Collaborative(fitted.collaborative, neutral, depth["collaborative"]),
+        Content(fitted.content, settings.positive_stars, depth["content"]),
+        Popularity(fitted.popularity, depth["popularity"]),
+    ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Retrieved:
+    """One request: who asked, what each source proposed (allowed or not), and the merged candidates."""
+
+    user: UserFeatures
+    found: list[Candidates]
+    candidates: Candidates
+
+
+def retrieve_all(fitted: Fitted, users: Sequence[int]) -> list[Retrieved]:
+    """Retrieval and merge for these users at the cut's moments."""
+
+    async def ask() -> list[Retrieved]:
+        with opened(fitted) as sources:
+            return [await _retrieve(fitted, sources, user) for user in users]
+
+    return asyncio.run(ask())
+
+
+async def _retrieve(fitted: Fitted, sources: Sequence[Source], user: int) -> Retrieved:
+    known = user_at(fitted, user)
+
+    async def read() -> UserFeatures:
+        return known
+
+    dataset = fitted.cut.dataset
+    request = Request(dataset.user_ids.text(user), user, 100, Context(), fitted.cut.moment(user))
+    task = asyncio.create_task(read())
+    found = [await source.retrieve(request, task, Deadline.after(FOREVER_SECONDS)) for source in sources]
+    keep = allowed(fitted.items.eligible, known.seen)
+    merged = merge(found, [spec.quota for spec in SOURCES], keep, CANDIDATES)
+    return Retrieved(known, found, merged)
