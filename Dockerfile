@@ -17,8 +17,10 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
 COPY app app
 COPY domain domain
+COPY events events
 COPY fallbacks fallbacks
 COPY features features
+COPY monitoring monitoring
 COPY ranking ranking
 COPY release release
 COPY reranking reranking

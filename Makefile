@@ -11,7 +11,7 @@ TRITON_VENV := $(STREAMREC_HOME)/venv-triton
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help setup serve test check lint types imports fmt train bench lock proto clean
+.PHONY: help setup serve test engines check lint types imports fmt train bench lock proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,11 @@ train: $(VENV)/.installed ## Train a bundle on DATA (default: data/movielens-sma
 
 test: setup ## Run every test, against real Redis, Triton, HTTP and gRPC
 	$(BIN)/python -m pytest
+
+engines: setup ## The batch step on Spark in local mode, equal to the embedded engine (needs Java 17)
+	@command -v java >/dev/null || { echo "make engines needs Java 17 on the PATH"; exit 1; }
+	@$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[spark]'
+	$(BIN)/python -m pytest tests/engines -m spark
 
 check: lint types imports ## Lint, types and import rules
 

@@ -6,6 +6,8 @@ What belongs to training and publishing is imported inside its own command, so t
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import sys
 import time
@@ -16,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from app.client import NotAnswering, call
 from app.settings import Settings, describe
 from app.table import table
-from domain.errors import DatasetError, StreamRecError
+from domain.errors import BundleError, DatasetError, StreamRecError
 
 if TYPE_CHECKING:
+    from monitoring.skew import Skew
     from release.bundle import Bundle
 
 Command = Callable[[argparse.Namespace, Settings], int]
@@ -65,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--data", type=Path, help="dataset folder (default: STREAMREC_DATA)")
     training.add_argument("--out", type=Path, help="new folder for the bundle (default: under HOME/training)")
     training.add_argument("--seed", type=int, default=0)
+    training.add_argument("--engine", choices=["embedded", "spark"], default="embedded", help="of the batch features")
     add("publish", publish, "Give a bundle to Triton, Redis and every worker").add_argument("folder", type=Path)
     add("serve", serve, "Start Redis, Triton and the workers, and keep them running")
     _add_recommend(add("recommend", recommend, "Ask the running service for a slate"))
@@ -74,6 +78,10 @@ def parser() -> argparse.ArgumentParser:
     add("health", health, "Exit 0 if the running service is ready; for sidecars and HEALTHCHECK")
     add("settings", show_settings, "Every setting, its value and what it means")
     add("features", show_features, "The feature contract")
+    watched = add("skew", show_skew, "Compare what the rankers were given lately with training; exit 1 on an alert")
+    watched.add_argument(
+        "--hours", type=int, default=2, choices=range(1, 49), metavar="N", help="clock hours, this one included"
+    )
     return whole
 
 
@@ -100,7 +108,10 @@ def train(asked: argparse.Namespace, settings: Settings) -> int:
 
     out = asked.out or settings.home / "training" / time.strftime("bundle-%Y%m%d-%H%M%S")
     out.parent.mkdir(parents=True, exist_ok=True)
-    bundle = train_bundle(asked.data or settings.data, out, seed=asked.seed, echo=_echo)
+    from features.batch import open_engine
+
+    with open_engine(asked.engine) as engine:
+        bundle = train_bundle(asked.data or settings.data, out, seed=asked.seed, echo=_echo, engine=engine)
     print(f"trained {bundle.version} into {bundle.path}\npublish it with: streamrec publish {bundle.path}")
     return 0
 
@@ -166,10 +177,21 @@ def show_settings(asked: argparse.Namespace, settings: Settings) -> int:
 
 
 def show_features(asked: argparse.Namespace, settings: Settings) -> int:
+    from release.bundle import read_manifest
+
+    del asked
+    untrained: tuple[str, ...] = ()
+    with contextlib.suppress(BundleError):  # there may be none yet
+        untrained = tuple(read_manifest(settings.bundle).lineage.parameters.get("untrained_features", ()))
+    print(features_text(untrained))
+    return 0
+
+
+def features_text(untrained: tuple[str, ...] = ()) -> str:
+    """The feature contract as a table; ``untrained`` names what the dataset does not have, so no model learnt it."""
     from features.contract import CONTRACT
 
-    del asked, settings
-    groups = {"user": CONTRACT.user, "moment": CONTRACT.moment, "item": CONTRACT.item}
+    groups = {"user": CONTRACT.user, "session": CONTRACT.session, "moment": CONTRACT.moment, "item": CONTRACT.item}
     rows = [
         (
             group,
@@ -178,18 +200,45 @@ def show_features(asked: argparse.Namespace, settings: Settings) -> int:
             part.unit,
             f"{part.low:g} to {part.high:g}",
             f"{part.default:g}",
+            "no" if part.name in untrained else "yes",
             part.description,
         )
         for group, columns in groups.items()
         for part in columns.features
     ]
     rows += [
-        ("context", part.name, "1", "code", f"{len(part.values)} values", "unknown", part.description)
+        (
+            "context",
+            part.name,
+            "1",
+            "code",
+            f"{len(part.values)} values",
+            "unknown",
+            "no" if part.name in untrained else "yes",
+            part.description,
+        )
         for part in CONTRACT.context
     ]
-    print(table(["of", "feature", "width", "unit", "range", "default", "meaning"], rows))
-    print(f"\ncontract {CONTRACT.hash}")
-    return 0
+    headings = ["of", "feature", "width", "unit", "range", "default", "trained", "meaning"]
+    return f"{table(headings, rows)}\n\ncontract {CONTRACT.hash}"
+
+
+def show_skew(asked: argparse.Namespace, settings: Settings) -> int:
+    import asyncio
+
+    from features.online import connect
+    from monitoring.skew import Verdict
+    from monitoring.window import skew_of
+    from release.bundle import Bundle
+
+    async def read() -> Skew:
+        async with connect(settings.redis_address) as client:
+            return await skew_of(bundle, client, time.time(), asked.hours)
+
+    bundle = Bundle.load(settings.bundle)
+    skew = asyncio.run(read())
+    print(_skew_text(skew, bundle.version))
+    return FAILED if skew.verdict is Verdict.ALERT else 0
 
 
 def _slate(answer: Mapping[str, Any]) -> str:
@@ -234,6 +283,30 @@ def _bundle_text(bundle: Bundle) -> str:
     }
     facts |= {f"metric {name}": _figure(value) for name, value in _leaves(lineage.metrics)}
     return table(["what", "value"], facts.items())
+
+
+def _skew_text(skew: Skew, version: str) -> str:
+    rows = [
+        (
+            part.feature,
+            "-" if math.isnan(part.psi) else f"{part.psi:.3f}",
+            "" if part.column is None else str(part.column),
+            f"{part.default_ratio:.3f}",
+            f"{part.reference_default_ratio:.3f}",
+            part.verdict.name.lower(),
+        )
+        for part in skew.features
+    ]
+    headings = ["feature", "PSI", "worst column", "default or unknown", "in training", "verdict"]
+    return "\n".join(
+        [
+            table(headings, rows, right=frozenset({1, 2, 3, 4})),
+            "",
+            f"requests  {skew.requests:,}" + ("" if skew.enough else ": too few to judge"),
+            f"hit rate  {skew.hit_ratio:.4f} of {skew.reads:,} reads: {skew.hit_verdict.name.lower()}",
+            f"bundle    {version}",
+        ]
+    )
 
 
 def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

@@ -14,6 +14,7 @@ from domain.answer import Answer
 from domain.deadline import Deadline
 from domain.errors import InvalidRequest
 from domain.request import Query
+from events.log import EventLog
 
 MAX_REQUEST_BYTES = 64 * 1024
 
@@ -27,6 +28,11 @@ class Serving(Protocol):
 
     @property
     def ready(self) -> bool: ...
+
+    @property
+    def events(self) -> EventLog:
+        """Where events go."""
+        ...
 
     async def recommend(self, query: Query, deadline: Deadline) -> Answer:
         """An answer, whatever is broken."""

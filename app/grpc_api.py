@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from app import metrics, wire
 from app.edge import MAX_REQUEST_BYTES, Patience, Serving, answer, report_bug, request_id
+from app.events_api import EVENTS, EventsRpc
 from app.proto.streamrec.v1 import recommender_pb2 as pb
 from domain.answer import Answer
 from domain.deadline import Deadline
@@ -129,12 +130,16 @@ class GrpcDoor:
     def __init__(self, serving: Serving, patience: Patience) -> None:
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health_aio.HealthServicer()
-        handler = grpc.unary_unary_rpc_method_handler(Recommender(serving, patience).recommend)
+        recommend = grpc.unary_unary_rpc_method_handler(Recommender(serving, patience).recommend)
+        append = grpc.unary_unary_rpc_method_handler(EventsRpc(serving.events).append)
         self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(RECOMMENDER, {"Recommend": handler}),)
+            (
+                grpc.method_handlers_generic_handler(RECOMMENDER, {"Recommend": recommend}),
+                grpc.method_handlers_generic_handler(EVENTS, {"Append": append}),
+            )
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((RECOMMENDER, HEALTH, reflection.SERVICE_NAME), self._server)
+        reflection.enable_server_reflection((RECOMMENDER, EVENTS, HEALTH, reflection.SERVICE_NAME), self._server)
 
     async def open(self, address: str) -> int:
         """Listen on ``host:port`` and say SERVING; gives the port; raises ``StartError`` if it is taken."""
@@ -143,7 +148,7 @@ class GrpcDoor:
         except RuntimeError as error:
             raise StartError(f"gRPC cannot listen on {address}: is the port taken?") from error
         await self._server.start()
-        for service in ("", RECOMMENDER):
+        for service in ("", RECOMMENDER, EVENTS):
             await self._health.set(service, Status.SERVING)
         return int(port)
 

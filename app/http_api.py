@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
-from app import metrics, openapi, wire
+from app import events_api, metrics, openapi, wire
 from app.edge import (
     MAX_REQUEST_BYTES,
     Patience,
@@ -28,8 +28,9 @@ from app.edge import (
     seconds_of,
 )
 from domain.deadline import Deadline
-from domain.errors import InvalidRequest
+from domain.errors import DependencyError, InvalidRequest
 from domain.request import Query
+from events.log import EventLog
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,7 +39,7 @@ BODY_SECONDS = 5.0
 """How long a body may take to arrive. A caller's deadline runs meanwhile; this only frees the connection."""
 
 CLIENT_LEFT = 499
-MEASURED = "/v1/"
+MEASURED = {"/v1/recommendations": metrics.request_finished, "/v1/events": metrics.events_asked}
 
 JSON = "application/json"
 
@@ -54,6 +55,7 @@ def create_app(serving: Serving, readiness: Readiness, patience: Patience) -> Fa
         redoc_url=None,
     )
     _add_recommendations(app, serving, patience)
+    _add_events(app, serving.events)
     _add_probes(app, serving, readiness)
     return app
 
@@ -82,6 +84,24 @@ def _add_recommendations(app: FastAPI, serving: Serving, patience: Patience) -> 
         parameters = request.query_params.multi_items()
         query = wire.query_from_path(request.path_params["user_id"], parameters, request.state.request_id)
         return await respond(query, deadline)
+
+
+def _add_events(app: FastAPI, log: EventLog) -> None:
+    @app.post("/v1/events", status_code=HTTPStatus.ACCEPTED, openapi_extra=openapi.POST_EVENTS, tags=["events"])
+    async def append(request: HttpRequest) -> Response:
+        """What users did. Accepted once the log has all of it; the same batch may be sent again at any time."""
+        try:
+            body = await read_body(request)
+        except ClientDisconnect:
+            return Response(status_code=CLIENT_LEFT)
+        events = events_api.events_from_json(body, time.time())
+        try:
+            await events_api.accept(log, events)
+        except DependencyError as error:
+            metrics.events_not_taken(error.cause)
+            later = {"retry-after": str(events_api.RETRY_SECONDS)}
+            return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, events_api.NOT_TAKEN, later)
+        return Response(orjson.dumps({"accepted": len(events)}), HTTPStatus.ACCEPTED, media_type=JSON)
 
 
 def _add_probes(app: FastAPI, serving: Serving, readiness: Readiness) -> None:
@@ -188,5 +208,6 @@ class Edge:
             if not status:
                 await problem_response(500)(scope, receive, watched)
         finally:
-            if scope["path"].startswith(MEASURED):
-                metrics.request_finished("http", str(status or CLIENT_LEFT), time.monotonic() - arrived_at)
+            for path, finished in MEASURED.items():
+                if scope["path"].startswith(path):
+                    finished("http", str(status or CLIENT_LEFT), time.monotonic() - arrived_at)

@@ -13,7 +13,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,6 +26,7 @@ from app.edge import Patience, Readiness
 from app.grpc_api import GrpcDoor
 from app.health import Heartbeat
 from app.http_api import create_app
+from app.process import stop_signal
 from app.settings import Settings
 from domain.errors import StartError, StreamRecError
 
@@ -122,14 +122,6 @@ async def serve_until(told: Callable[[], Awaitable[object]], serving: Serving, s
     _log.info("stopped")
     if not asked:
         raise StartError("the HTTP server closed by itself")
-
-
-def stop_signal() -> asyncio.Event:
-    """Set by SIGTERM or SIGINT."""
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    return told
 
 
 def bracketed(host: str) -> str:

@@ -8,6 +8,8 @@ speaks for itself. Labels are few and closed: never a user, an item or anything 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import (
@@ -30,6 +32,7 @@ BREAKER_STATES = ("closed", "half-open", "open")
 # 0.15 is the default deadline, 0.2 the ceiling the business set: without bounds there neither can be computed.
 REQUEST_BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
 STAGE_BOUNDS = (0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3)
+EVENT_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 1800.0)
 
 REGISTRY = CollectorRegistry()
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which nothing here reads
@@ -59,6 +62,33 @@ FEATURE_PROBLEMS = Counter(
     ["feature", "reason"],
     registry=REGISTRY,
 )
+EVENT_BATCHES = Counter(
+    "streamrec_event_batches_total", "Batches of events at the door", ["transport", "status"], registry=REGISTRY
+)
+EVENT_BATCH_SECONDS = Histogram(
+    "streamrec_event_batch_seconds", "From the door until the log has a batch", ["transport"],
+    buckets=REQUEST_BOUNDS, registry=REGISTRY,
+)  # fmt: skip
+EVENTS_NOT_TAKEN = Counter(
+    "streamrec_event_batches_not_taken_total", "Batches that the log could not take", ["cause"], registry=REGISTRY
+)
+EVENTS_CONSUMED = Counter(
+    "streamrec_events_consumed_total", "Events written into the users' state; one that is given out twice counts twice",
+    ["kind"], registry=REGISTRY,
+)  # fmt: skip
+EVENT_SECONDS = Histogram(
+    "streamrec_event_seconds", "From the log to the user's state", buckets=EVENT_BOUNDS, registry=REGISTRY
+)
+EVENTS_BURIED = Counter("streamrec_events_buried_total", "Dead letters by reason", ["reason"], registry=REGISTRY)
+EVENTS_FAILED = Counter(
+    "streamrec_event_consumer_failures_total", "Batches that could not be written, and are given out again", ["cause"],
+    registry=REGISTRY,
+)  # fmt: skip
+# Set by the workers, not the consumers: a lag must show when every consumer is gone.
+EVENT_LAG = Gauge(
+    "streamrec_event_lag_seconds", "Age of the oldest event that is not in a user's state",
+    multiprocess_mode="livemax", registry=REGISTRY,
+)  # fmt: skip
 BUGS = Counter("streamrec_bugs_total", "Exceptions that nobody expected", ["where"], registry=REGISTRY)
 
 BUNDLES_REFUSED = Counter("streamrec_bundles_refused_total", "Published bundles that did not load", registry=REGISTRY)
@@ -75,6 +105,25 @@ BUNDLE_WORKERS = Gauge(
 PUBLISHED_SECONDS = Gauge(
     "streamrec_bundle_published_timestamp_seconds", "When the oldest bundle in use was published",
     multiprocess_mode="livemin", registry=REGISTRY,
+)  # fmt: skip
+
+# What all workers counted together; each of them says the same, some seconds apart. NaN: too few requests to judge.
+FEATURE_PSI = Gauge(
+    "streamrec_feature_psi", "Distance of a feature's values from those in training", ["feature"],
+    multiprocess_mode="livemostrecent", registry=REGISTRY,
+)  # fmt: skip
+FEATURE_DEFAULT_EXCESS = Gauge(
+    "streamrec_feature_default_excess_ratio",
+    "Share of requests with a feature's default or unknown code, less that in training", ["feature"],
+    multiprocess_mode="livemostrecent", registry=REGISTRY,
+)  # fmt: skip
+FEATURE_HITS = Gauge(
+    "streamrec_feature_hit_ratio", "Share of reads that found the user's whole row",
+    multiprocess_mode="livemostrecent", registry=REGISTRY,
+)  # fmt: skip
+SKEW_REQUESTS = Gauge(
+    "streamrec_feature_watch_requests", "Requests of the last two clock hours that the distances are of",
+    multiprocess_mode="livemostrecent", registry=REGISTRY,
 )  # fmt: skip
 
 _LEVELS = {level: ANSWERS.labels(level.name) for level in DegradationLevel}  # each level shows from the start, at zero
@@ -109,6 +158,36 @@ def feature_problem(feature: str, reason: str) -> None:
     FEATURE_PROBLEMS.labels(feature, reason).inc()
 
 
+def events_asked(transport: str, status: str, seconds: float) -> None:
+    """One batch of events at a door, however it ended."""
+    EVENT_BATCHES.labels(transport, status).inc()
+    EVENT_BATCH_SECONDS.labels(transport).observe(seconds)
+
+
+def events_not_taken(cause: str) -> None:
+    """The log could not take a batch, and the caller was told."""
+    EVENTS_NOT_TAKEN.labels(cause).inc()
+
+
+def event_consumed(kind: str, seconds: float) -> None:
+    """An event's state was written, so long after the log had it."""
+    EVENTS_CONSUMED.labels(kind).inc()
+    EVENT_SECONDS.observe(seconds)
+
+
+def event_buried(reason: str) -> None:
+    EVENTS_BURIED.labels(reason).inc()
+
+
+def consumer_failed(cause: str) -> None:
+    EVENTS_FAILED.labels(cause).inc()
+
+
+def event_lag_is(seconds: float) -> None:
+    """How far the consumers are behind, as this worker knows it."""
+    EVENT_LAG.set(seconds)
+
+
 def bug_found(where: str) -> None:
     BUGS.labels(where).inc()
 
@@ -127,9 +206,29 @@ def bundle_is(version: str, number: int | None, published_at: float | None) -> N
     PUBLISHED_SECONDS.set(published_at or 0)
 
 
+def serves_no_bundle() -> None:
+    """This process is no worker: the zero that its file begins with must not be the oldest publication of all."""
+    PUBLISHED_SECONDS.set(math.inf)
+
+
 def bundle_refused() -> None:
     """A published bundle did not load here; the one in use goes on."""
     BUNDLES_REFUSED.inc()
+
+
+def skew_is(features: Mapping[str, tuple[float, float]], hit_ratio: float, requests: int) -> None:
+    """How far each feature is from training: its PSI and its excess of defaults, NaN where not judged."""
+    for feature, (index, excess) in features.items():
+        FEATURE_PSI.labels(feature).set(index)
+        FEATURE_DEFAULT_EXCESS.labels(feature).set(excess)
+    FEATURE_HITS.set(hit_ratio)
+    SKEW_REQUESTS.set(requests)
+
+
+def skew_unknown() -> None:
+    """The counts cannot be read, so nothing is known of skew: an old figure would be taken for a new one."""
+    features = [labels["feature"] for labels in _held(FEATURE_PSI)]
+    skew_is(dict.fromkeys(features, (math.nan, math.nan)), math.nan, 0)
 
 
 def exposition() -> tuple[bytes, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.events_api import MAX_EVENTS
 from app.wire import MAX_WORD_CHARACTERS, PROBLEM
 from domain.degradation import DegradationLevel
 from domain.request import MAX_ID_BYTES, MAX_IDS, MAX_LIMIT
+from events.event import KINDS, MAX_STARS
 
 Schema = dict[str, Any]
 
@@ -78,6 +80,30 @@ _PROBLEM: Schema = _object(
     optional=("detail",),
 )
 
+_EVENT: Schema = {
+    "type": "object",
+    "properties": {
+        "event_id": {**_ID, "description": "The same id again is the same event, and counts once"},
+        "user_id": _ID,
+        "item_id": _ID,
+        "kind": {"type": "string", "enum": list(KINDS)},
+        "timestamp": {"type": "number", "minimum": 0, "description": "UTC seconds; now if left out; not the future"},
+        "rating": {"type": "number", "minimum": 0, "maximum": MAX_STARS, "description": "Stars, with kind rating only"},
+    },
+    "required": ["event_id", "user_id", "item_id", "kind"],
+    "additionalProperties": False,
+}
+
+EVENTS: Schema = {
+    "type": "object",
+    "properties": {"events": {"type": "array", "items": _EVENT, "minItems": 1, "maxItems": MAX_EVENTS}},
+    "required": ["events"],
+    "additionalProperties": False,
+    "example": {"events": [{"event_id": "e-1", "user_id": "42", "item_id": "296", "kind": "play"}]},
+}
+
+_ACCEPTED = _object({"accepted": {"type": "integer"}})
+
 _HEADERS: list[Schema] = [
     {
         "name": "X-Request-Timeout-Ms",
@@ -99,6 +125,20 @@ def _responses(*refusals: int) -> Schema:
     refused = {"description": "Refused", "content": {PROBLEM: {"schema": _PROBLEM}}}
     return {"200": answer} | {str(status): refused for status in refusals}
 
+
+POST_EVENTS: Schema = {
+    "parameters": _HEADERS[1:],
+    "requestBody": {"required": True, "content": {"application/json": {"schema": EVENTS}}},
+    "responses": {
+        "202": {"description": "In the log", "content": {"application/json": {"schema": _ACCEPTED}}},
+        "503": {
+            "description": "Not all in the log: send the same batch again",
+            "headers": {"Retry-After": {"schema": {"type": "integer"}}},
+            "content": {PROBLEM: {"schema": _PROBLEM}},
+        },
+    }
+    | {status: refusal for status, refusal in _responses(400, 408, 413, 422, 500).items() if status != "200"},
+}
 
 POST: Schema = {
     "parameters": _HEADERS,

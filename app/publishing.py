@@ -104,7 +104,7 @@ def _ensure_features(bundle: Bundle, settings: Settings, echo: Echo) -> bool:
 def _write(bundle: Bundle, settings: Settings, echo: Echo) -> int:
     from features.materialise import write_user_features
 
-    return write_user_features(bundle, settings.redis_address, settings.home, echo=echo)
+    return write_user_features(bundle, settings.redis_address, settings.home, offline=settings.offline_store, echo=echo)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,6 +18,8 @@ from domain.errors import StartError
 
 PREFIX = "STREAMREC_"
 Platform = Literal["python", "onnxruntime"]
+EventLogForm = Literal["redis", "kafka"]
+OfflineForm = Literal["parquet", "delta"]
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -128,10 +130,39 @@ class Settings:
     triton_instances: Annotated[int, Setting(_whole(1, 256), "Requests that Triton ranks at once, a thread each")] = 1
     require_triton: Annotated[bool, Setting(_flag, "1: refuse to start where Triton cannot run")] = False
 
+    event_log: Annotated[EventLogForm, Setting(_word("redis", "kafka"), "Where events lie until they are consumed")] = (
+        "redis"
+    )
+    kafka_brokers: Annotated[
+        str | None, Setting(_text, "Kafka's host:port, several with commas between; for the event log kafka")
+    ] = None
+    kafka_topic: Annotated[
+        str, Setting(_text, "Topic of the events; dead letters go to the topic of this name with .dead after it")
+    ] = "streamrec.events"
+    event_shards: Annotated[
+        int, Setting(_whole(1, 1024), "Streams that events are spread over, by user; change it only on an empty log")
+    ] = 4
+    event_backlog: Annotated[
+        int, Setting(_whole(1, 100_000_000), "Events that a shard holds until consumed; full, the door says 503")
+    ] = 250_000
+    consumers: Annotated[
+        int, Setting(_whole(0, 256), "Processes that turn events into session features; 0: they run elsewhere")
+    ] = 1
+    max_event_lag_seconds: Annotated[
+        float,
+        Setting(
+            _milliseconds(1000, 86_400_000), "Consumers further behind make answers STALE_FEATURES", "MAX_EVENT_LAG_MS"
+        ),
+    ] = 600.0
+
     bundle: Annotated[Path, Setting(_path, "Bundle to serve; unset: in HOME, where publishing puts it")] = Path(
         "current"
     )
     data: Annotated[Path, Setting(_path, "Dataset folder to train on")] = Path("data/movielens-small")
+    offline_store: Annotated[
+        OfflineForm,
+        Setting(_word("parquet", "delta"), "How published features are kept for training: files or Delta Lake"),
+    ] = "parquet"
     campaigns: Annotated[Path | None, Setting(_path, "Promotion file; unset: no campaigns")] = None
     candidates: Annotated[int, Setting(_whole(1, 2000), "Candidates ranked for one request")] = 500
 
@@ -188,6 +219,8 @@ class Settings:
             if port in holders:
                 raise StartError(f"{variable_of(name)} and {variable_of(holders[port])} are both {port}")
             holders[port] = name
+        if self.event_log == "kafka" and self.kafka_brokers is None:
+            raise StartError(f"{variable_of('event_log')} is kafka, so {variable_of('kafka_brokers')} must be set")
         if self.deadline_seconds > self.max_deadline_seconds:
             raise StartError(f"{variable_of('deadline_seconds')} exceeds {variable_of('max_deadline_seconds')}")
         if self.reserve_seconds >= self.deadline_seconds:

@@ -98,6 +98,7 @@ class Service:
     echo: Echo
     parts: list[Keeper] = field(default_factory=list)
     workers: list[Keeper] = field(default_factory=list)
+    consumers: list[Keeper] = field(default_factory=list)
     sockets: list[socket.socket] = field(default_factory=list)
     _restoring: subprocess.Popen[bytes] | None = None
     _restore_at: float = 0.0
@@ -115,21 +116,24 @@ class Service:
         self._provide_bundle()
         for number in range(settings.workers):
             self._start_worker(number, listener)
+        for number in range(settings.consumers):
+            self._start_consumer(number)
         self._await_workers()
         self._tell()
 
     def watch(self) -> None:
         """Look after everything, until interrupted."""
         while True:
-            for keeper in (*self.parts, *self.workers):
+            for keeper in (*self.parts, *self.workers, *self.consumers):
                 keeper.look()
             self._restore_if_lost()
             time.sleep(WATCH_SECONDS)
 
     def stop(self) -> None:
-        """Workers finish what is in flight, then the parts end; a second Ctrl-C ends all at once."""
+        """Workers finish what is in flight, consumers their batch, then the parts end; a second Ctrl-C hurries."""
         grace = self.settings.stop_seconds + self.settings.drain_seconds + STOP_GRACE_SECONDS
-        groups = [[keeper.part for keeper in self.workers], [keeper.part for keeper in reversed(self.parts)]]
+        keepers = (self.workers, self.consumers, self.parts[::-1])
+        groups = [[keeper.part for keeper in group] for group in keepers]
         try:
             for group in groups:
                 _stop_all(group, grace)
@@ -218,11 +222,7 @@ class Service:
             self.echo(f"WARNING: {error}")
 
     def _start_worker(self, number: int, listener: socket.socket) -> None:
-        environment = {
-            **child_environment(self.settings),
-            "STREAMREC_HTTP_FD": str(listener.fileno()),
-            "PROMETHEUS_MULTIPROC_DIR": str(self._metrics),
-        }
+        environment = {**self._environment(), "STREAMREC_HTTP_FD": str(listener.fileno())}
         command = [sys.executable, "-m", "app.main"]
         log = self.settings.home / "logs" / f"worker-{number}.log"
 
@@ -233,10 +233,27 @@ class Service:
 
         self._keep(self.workers, start, self._forget_worker)
 
-    def _forget_worker(self, part: Part) -> None:
+    def _start_consumer(self, number: int) -> None:
+        """Not waited for: without it events wait in the log, and the lag says so."""
+        command = [sys.executable, "-m", "app.consume", str(number)]
+        log = self.settings.home / "logs" / f"consumer-{number}.log"
+
+        def start() -> Part:
+            return process.launch(f"consumer {number}", command, "the event log", log, self._environment())
+
+        self._keep(self.consumers, start, self._forget)
+
+    def _environment(self) -> dict[str, str]:
+        """What workers and consumers see: where the parts are, and where to count."""
+        return {**child_environment(self.settings), "PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}
+
+    def _forget(self, part: Part) -> None:
         from app.metrics import worker_died
 
         worker_died(part.process.pid, self._metrics)
+
+    def _forget_worker(self, part: Part) -> None:
+        self._forget(part)
         (self.settings.workers_folder / f"{part.process.pid}.json").unlink(missing_ok=True)
 
     def _await_workers(self) -> None:

@@ -8,19 +8,22 @@ from typing import Protocol
 
 import numpy as np
 
+from app.feature_watch import FeatureWatch
 from domain.arrays import Floats, Seconds
 from domain.catalogue import History, Items, Users
+from domain.clock import Clock
 from domain.deadline import Deadline
 from domain.errors import DependencyError
 from domain.request import Request
 from domain.user import Freshness, UserFeatures
 from fallbacks.stale_features import StaleFeatures
 from features.contract import CONTRACT
-from features.definitions import ItemFacts, before, context_codes, moment_features, user_features
+from features.definitions import ItemFacts, context_codes, request_features, user_features
 from features.online import StoredUser
 from retrieval.gather import Attempt
 
 PART = "features"
+EVENTS_LATE = "events.lag"
 
 
 class Store(Protocol):
@@ -40,25 +43,49 @@ class UserReader:
     users: Users
     items: Items
     facts: ItemFacts
+    clock: Clock
+    watch: FeatureWatch
+    lag: Callable[[], float] = float  # seconds that the consumers of events are behind; none unless wired
+    max_lag_seconds: float = 600.0
 
     async def read(self, request: Request, deadline: Deadline) -> UserFeatures:
         """The user's features and whole history at the request's moment, by ``deadline``."""
+        user = await self._read(request, deadline)
+        self.watch.saw(user, request.now)
+        return user
+
+    async def _read(self, request: Request, deadline: Deadline) -> UserFeatures:
         if request.user_id is None:
             return self._assemble(request, None, Freshness.NEW, None)
         user_id = request.user_id
         try:
             stored = await self.attempt(PART, lambda: self.store.read(user_id), deadline)
         except DependencyError as error:
+            self._count_read(request, None)
             return self._assemble(request, self.last_seen.last(user_id), Freshness.STALE, f"{PART}.{error.cause}")
+        self._count_read(request, stored)
         if stored is not None:
             self.last_seen.keep(user_id, stored)
             for feature, problem in stored.problems:
                 self.problem(feature, problem)
-            freshness = Freshness.STALE if stored.stale else Freshness.FRESH
-            return self._assemble(request, stored, freshness, f"{PART}.stale" if stored.stale else None)
+        reason = self._stale(request, stored)
+        if reason is not None:
+            return self._assemble(request, stored, Freshness.STALE, reason)
+        known = stored is not None and stored.has_batch
+        return self._assemble(request, stored, Freshness.FRESH if known else Freshness.NEW, None)
+
+    def _stale(self, request: Request, stored: StoredUser | None) -> str | None:
+        """What is missing or over its limit, if anything is. It is never the user who is late, but a pipeline."""
+        if request.user_row >= 0 and (stored is None or not stored.has_batch):
+            return f"{PART}.missing"
+        if stored is not None and stored.stale:
+            return f"{PART}.stale"
+        return EVENTS_LATE if self.lag() > self.max_lag_seconds else None
+
+    def _count_read(self, request: Request, stored: StoredUser | None) -> None:
+        """Only users of the bundle: publishing wrote each of them, so whoever is not there is missing."""
         if request.user_row >= 0:
-            return self._assemble(request, None, Freshness.STALE, f"{PART}.missing")
-        return self._assemble(request, None, Freshness.NEW, None)
+            self.watch.read(whole=stored is not None and stored.has_batch and not stored.problems)
 
     def history(self, request: Request) -> History:
         """What the bundle and the request itself know, with no read at all: for the rungs below retrieval."""
@@ -69,13 +96,15 @@ class UserReader:
     ) -> UserFeatures:
         history = self.users.history(request.user_row)
         if stored is not None:
-            history = history.then(self._recent(stored))
+            history = history.then(self._recent(stored, history.last_event))
         history = history.then(_just_now(request))
-        past = before(history, request.now)
         return UserFeatures(
             row=request.user_row,
             numeric=np.concatenate(
-                [self._stored_columns(request, stored, history), moment_features(past.last_event, request.now)]
+                [
+                    self._stored_columns(request, stored, history),
+                    request_features(history, request.now, self.facts),
+                ]
             ),
             codes=context_codes(request.context, request.now),
             history=history,
@@ -85,17 +114,18 @@ class UserReader:
         )
 
     def _stored_columns(self, request: Request, stored: StoredUser | None, history: History) -> Floats:
-        """``(U,)``: the store's, else the bundle's, else computed from what the request brought along."""
-        if stored is not None:
+        """``(U,)``: the store's, else the bundle's, else computed from what the stream or the request brought along."""
+        if stored is not None and stored.has_batch:
             return stored.features
         if request.user_row >= 0:
             return self.users.features[request.user_row]
         return user_features(history, request.now, self.facts) if len(history) else CONTRACT.user.defaults
 
-    def _recent(self, stored: StoredUser) -> History:
-        """The store's recent events that this bundle has items for, oldest first."""
+    def _recent(self, stored: StoredUser, last_event: float | None) -> History:
+        """The store's recent events that this bundle has items for, oldest first, at their time on the data's clock."""
         rows = self.items.ids.rows(stored.recent.item_ids)
-        return History(rows, stored.recent.rating, stored.recent.timestamp).only(rows >= 0)
+        times = [self.clock.at(wall, last_event) for wall in stored.recent.timestamp.tolist()]
+        return History(rows, stored.recent.rating, np.array(times, np.float64)).only(rows >= 0)
 
 
 def _just_now(request: Request) -> History:

@@ -21,6 +21,8 @@ import pybreaker
 import redis.asyncio as aioredis
 
 from app import metrics
+from app.event_parts import open_log
+from app.feature_watch import keep_watching, watch_of
 from app.guard import Guard
 from app.recommend import RANKING, Budget, Pipeline, precomputed, recommend
 from app.settings import Settings
@@ -29,15 +31,18 @@ from app.user_reader import UserReader
 from domain.answer import Answer
 from domain.catalogue import Items
 from domain.deadline import Deadline
-from domain.errors import BundleError, StartError, StreamRecError
+from domain.errors import BadAnswer, BundleError, DependencyError, StartError, StreamRecError
 from domain.request import Query
 from domain.stages import Ranker, Source
+from events.lag import LagWatch
+from events.log import EventLog
 from fallbacks.batch_lists import BatchList
 from fallbacks.breakers import Breaker, BreakerPolicy
 from fallbacks.popular_list import PopularList
 from fallbacks.stale_features import StaleFeatures
 from features import layout, online
 from features.contract import CONTRACT
+from features.contract_diff import Meaning
 from features.definitions import ItemFacts
 from ranking.logistic import LogisticRanker
 from ranking.triton import TritonChannel, TritonRanker
@@ -68,20 +73,26 @@ class Process:
     executor: BoundedExecutor
     guard: Guard
     last_seen: StaleFeatures
+    events: EventLog
+    lag: LagWatch
 
     @classmethod
     def of(cls, settings: Settings) -> Process:
         """Everything made, nothing connected yet: a dependency that is away now is found out by the first request."""
+        client = online.connect(settings.redis_address)
         return cls(
             settings,
-            online.connect(settings.redis_address),
+            client,
             TritonChannel(settings.triton_address),
             BoundedExecutor(SEARCH_THREADS, SEARCHES_WAITING),
             _guard(settings),
             StaleFeatures(),
+            open_log(settings),
+            LagWatch(client),
         )
 
     async def close(self) -> None:
+        await self.events.close()
         await self.redis.aclose()
         await self.triton.close()
         self.executor.shutdown(wait=False, cancel_futures=True)
@@ -121,6 +132,10 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
             users=tables.users,
             items=tables.items,
             facts=item_facts(tables.items, dataset.positive_stars),
+            clock=bundle.clock,
+            watch=watch_of(bundle),
+            lag=process.lag.seconds,
+            max_lag_seconds=settings.max_event_lag_seconds,
         ),
         sources=tuple(_source(spec, bundle, process) for spec in bundle.manifest.sources),
         quotas=tuple(spec.quota for spec in bundle.manifest.sources),
@@ -181,8 +196,12 @@ class Serving:
     pipeline: Pipeline
     on_swap: Callable[[Bundle], None]
     ready: bool = True
-    _watch: asyncio.Task[None] | None = field(default=None, repr=False)
+    _watching: list[asyncio.Task[None]] = field(default_factory=list, repr=False)
     _refused: Path | None = field(default=None, repr=False)
+
+    @property
+    def events(self) -> EventLog:
+        return self.process.events
 
     async def recommend(self, query: Query, deadline: Deadline) -> Answer:
         """An answer, whatever is broken: a bug is counted, logged, and answered from the precomputed lists."""
@@ -213,10 +232,17 @@ class Serving:
         }
 
     async def watch(self) -> None:
-        """Look at the link for as long as the worker lives."""
+        """Look at the link, and at how far the consumers are, for as long as the worker lives."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             await self.check()
+            await self.look_at_lag()
+
+    async def look_at_lag(self) -> None:
+        """Off the path of a request. While Redis is away, what is known of the lag ages."""
+        with contextlib.suppress(DependencyError):
+            await self.process.lag.look()
+        metrics.event_lag_is(self.process.lag.seconds())
 
     async def check(self) -> None:
         """Swap the pipeline if the link names another bundle. One that does not load is refused once and left alone."""
@@ -231,8 +257,9 @@ class Serving:
             log.error("bundle refused", extra={"bundle": path.name, "why": str(error)})  # noqa: TRY400 - told in full
 
     def start(self) -> None:
-        """Begin to watch the link; ``close`` ends it."""
-        self._watch = asyncio.create_task(self.watch())
+        """Begin to watch the link and to tell what the rankers are given; ``close`` ends both."""
+        telling = keep_watching(lambda: (self.bundle, self.pipeline.reader.watch), self.process.redis)
+        self._watching = [asyncio.create_task(self.watch()), asyncio.create_task(telling)]
 
     async def _swap(self, path: Path) -> None:
         started = time.perf_counter()
@@ -243,10 +270,11 @@ class Serving:
 
     async def close(self) -> None:
         self.ready = False
-        if self._watch is not None:
-            self._watch.cancel()
+        for task in self._watching:
+            task.cancel()
+        for task in self._watching:
             with contextlib.suppress(asyncio.CancelledError):
-                await self._watch
+                await task
         await self.process.close()
 
 
@@ -266,9 +294,28 @@ async def open_serving(settings: Settings, on_swap: Callable[[Bundle], None] = l
     except BundleError as error:
         await process.close()
         raise StartError(str(error)) from error
+    try:
+        await _agree(bundle, process)
+    except StartError:
+        await process.close()
+        raise
     with contextlib.suppress(StreamRecError):
         await online.warm(process.redis, connections=4)
     serving = Serving(process, bundle, pipeline, on_swap)
     on_swap(bundle)
     serving.start()
     return serving
+
+
+async def _agree(bundle: Bundle, process: Process) -> None:
+    """Raise ``StartError`` if the store's features mean something else; a store that is away is asked by no one."""
+    genre_names = bundle.tables.items.genre_names
+    project = layout.project_name(CONTRACT, genre_names)
+    try:
+        different = await online.disagreements(process.redis, project, Meaning.of(CONTRACT, genre_names))
+    except BadAnswer as error:
+        raise StartError(str(error)) from error
+    except DependencyError:
+        return
+    if different:
+        raise StartError(f"the features in Redis mean something else than this code's (ours): {'; '.join(different)}")

@@ -2,7 +2,8 @@
 
     python benchmarks/online_read.py [--redis-url redis://127.0.0.1:6379/0] [--reads 3000] [--rounds 5]
 
-Method: one made-up user with all batch features and 50 recent events, written by the batch step. The two readers take
+Method: one made-up user with all batch features, written by the batch step, and 50 recent events, as the stream writes
+them: both feature views of the hash, which Feast reads through the bundle's FeatureService. The two readers take
 turns, ``rounds`` times ``reads`` reads one after the other; told is the median round, in CPU time of this process for
 a read (Redis not counted). Ours runs on uvloop, as in the service. Without ``--redis-url`` a Redis of its own is
 started on a free port.
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+import redis
 import uvloop
 from redis.asyncio import Redis
 
@@ -36,6 +38,7 @@ from domain.clock import LiveClock
 from features import layout
 from features.contract import CONTRACT
 from features.materialise import open_repository, write_user_features
+from features.offline import OfflineTable
 from features.online import ClientLimits, OnlineStore, connect
 
 USER = "42"
@@ -52,10 +55,11 @@ class Tables:
 class Bundle:
     tables: Tables
     watermark: float = AS_OF
+    version: str = "benchmark"
 
 
 def one_user() -> Bundle:
-    """A bundle of one user with a full list of recent events, every feature in the middle of its range."""
+    """A bundle of one user, every feature in the middle of its range."""
     n, columns = layout.RECENT_EVENTS, CONTRACT.user
     middle = ((columns.low + columns.high) / 2)[None, :].astype(np.float32)
     rows, stars, times = np.arange(n, dtype=np.int32), np.full(n, 4, np.float32), AS_OF - np.arange(n, 0, -1.0)
@@ -65,6 +69,14 @@ def one_user() -> Bundle:
     item_features = np.tile(CONTRACT.item.defaults, (n, 1))
     items = Items(ids, TextTable.of([""] * n), nothing, ("benchmark",), stars, item_features, none)
     return Bundle(Tables(users, items))
+
+
+def watch(redis_url: str, project: str) -> None:
+    """A full list of recent events for that user."""
+    n = layout.RECENT_EVENTS
+    row = layout.session_row([str(1000 + i) for i in range(n)], [4.0] * n, [AS_OF + i for i in range(n)], AS_OF + n)
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(layout.row_key(project, USER), mapping=cast("dict[str | bytes, bytes]", row))
 
 
 @contextlib.contextmanager
@@ -88,15 +100,16 @@ def cpu_us(reads: int, run: Callable[[int], None]) -> float:
 
 
 async def hmget(client: Redis, project: str) -> object:
-    return await client.hmget(layout.row_key(project, USER), list(layout.view_fields(CONTRACT)))
+    return await client.hmget(layout.row_key(project, USER), list(layout.read_fields(CONTRACT)))
 
 
 def measure(redis_url: str, home: Path, reads: int, rounds: int) -> dict[str, float]:
     """The median of each reader, the ratio, and how much of ours is decoding."""
     project = layout.project_name(CONTRACT, ("benchmark",))
     write_user_features(one_user(), redis_url, home, echo=lambda _: None)
-    feast = open_repository(home, redis_url, project)[0]
-    service = feast.get_feature_service(layout.SERVICE)
+    watch(redis_url, project)
+    feast = open_repository(redis_url, OfflineTable(home, project))
+    service = feast.get_feature_service(layout.service_name("benchmark"))
 
     def theirs(n: int) -> None:
         for _ in range(n):

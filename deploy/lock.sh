@@ -6,8 +6,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 "$python" -m venv "$work/main"
-"$work/main/bin/pip" install --quiet --disable-pip-version-check --editable '.[train,features,local,load,dev]'
-"$work/main/bin/pip" freeze --exclude-editable | sed 's/+cpu$//' > constraints.txt
+"$work/main/bin/pip" install --quiet --disable-pip-version-check --editable '.[train,features,local,load,dev,spark]'
+# a local build tag and a path that a package came from are this machine's affair
+"$work/main/bin/pip" list --format=freeze --exclude-editable | grep -vE '^(pip|setuptools)==' | sed 's/+cpu$//' > constraints.txt
 
 "$python" -m venv "$work/triton"
 "$work/triton/bin/pip" install --quiet --disable-pip-version-check --no-deps nvidia-pytriton==0.7.0

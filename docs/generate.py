@@ -47,7 +47,7 @@ def settings_page() -> str:
 def features_page() -> str:
     """``docs/features.md``."""
     stored = _table((*_HEADINGS, *_AGES), [(*_feature(part), *_ages(part)) for part in CONTRACT.user.features])
-    moment = _table(_HEADINGS, map(_feature, CONTRACT.moment.features))
+    moment = _table(_HEADINGS, map(_feature, CONTRACT.session.features + CONTRACT.moment.features))
     item = _table(_HEADINGS, map(_feature, CONTRACT.item.features))
     context = _table(
         ("category", "values", "meaning"),

@@ -17,6 +17,10 @@ class Clock(Protocol):
         """The request's moment for a user whose last known event was then, or who has none."""
         ...
 
+    def at(self, wall: float, last_event: float | None) -> float:
+        """A wall-clock moment, UTC seconds, on this clock, for the same user."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class LiveClock:
@@ -25,8 +29,11 @@ class LiveClock:
     wall: Callable[[], float] = field(default=time.time, repr=False)
 
     def now(self, last_event: float | None) -> float:
+        return self.at(self.wall(), last_event)
+
+    def at(self, wall: float, last_event: float | None) -> float:
         del last_event
-        return self.wall()
+        return wall
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +49,8 @@ class ReplayClock:
     wall: Callable[[], float] = field(default=time.time, repr=False)
 
     def now(self, last_event: float | None) -> float:
-        elapsed = max(1.0, self.wall() - self.published_at)
+        return max(self.at(self.wall(), last_event), self.at(self.published_at + 1.0, last_event))
+
+    def at(self, wall: float, last_event: float | None) -> float:
+        elapsed = max(0.0, wall - self.published_at)  # what came before the publication happened at it
         return (self.ended_at if last_event is None else last_event) + elapsed

@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -83,6 +83,18 @@ USER = (
     Feature(
         "user_genre_recent_ratio", "ratio", 0, 1, 0,
         "Share of the last 20 events in each genre slot", width=GENRE_SLOTS,
+    ),
+)  # fmt: skip
+
+SESSION = (
+    Feature("session_events_count", "count", 0, 50, 0, "Events of the session so far", scale="log1p"),
+    Feature(
+        "session_length_seconds", "seconds", 0, 1e6, 0,
+        "From the first event of the session to the last", scale="log1p",
+    ),
+    Feature(
+        "session_genre_ratio", "ratio", 0, 1, 0,
+        "Share of the session's events in each genre slot", width=GENRE_SLOTS,
     ),
 )  # fmt: skip
 
@@ -162,27 +174,33 @@ class Columns:
 
 @dataclass(frozen=True)
 class Contract:
-    """All features, in order. ``numeric`` of a user is ``user`` followed by ``moment``."""
+    """All features, in order. ``numeric`` of a user is ``user``, then ``session``, then ``moment``.
+
+    ``user`` is computed by the batch step and stored; ``session`` and ``moment`` are computed at the request, from the
+    latest events and from the time of the last.
+    """
 
     user: Columns
+    session: Columns
     moment: Columns
     item: Columns
     context: tuple[Category, ...]
 
     @cached_property
     def numeric(self) -> Columns:
-        return Columns(self.user.features + self.moment.features)
+        return Columns(self.user.features + self.session.features + self.moment.features)
 
     @cached_property
     def hash(self) -> str:
         """Sixteen hex digits over everything that gives a number its meaning."""
-        groups = {
-            "user": [asdict(feature) for feature in self.user.features],
-            "moment": [asdict(feature) for feature in self.moment.features],
-            "item": [asdict(feature) for feature in self.item.features],
-            "context": [asdict(category) for category in self.context],
-        }
-        return hashlib.sha256(json.dumps(groups, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def document(self) -> dict[str, list[dict[str, Any]]]:
+        """The whole contract in JSON's types, to be kept with whatever was made under it."""
+        groups = {"user": self.user, "session": self.session, "moment": self.moment, "item": self.item}
+        numeric = {name: [asdict(feature) for feature in group.features] for name, group in groups.items()}
+        context = [{**asdict(category), "values": list(category.values)} for category in self.context]
+        return {**numeric, "context": context}
 
 
-CONTRACT = Contract(Columns(USER), Columns(MOMENT), Columns(ITEM), CONTEXT)
+CONTRACT = Contract(Columns(USER), Columns(SESSION), Columns(MOMENT), Columns(ITEM), CONTEXT)

@@ -17,6 +17,8 @@ from domain.request import Context
 from features.contract import CONTRACT, DAY, HOUR
 
 RECENT_EVENTS = 20
+SESSION_EVENTS = 50  # what the stream keeps of a user, and so the longest session that can be told
+SESSION_GAP_SECONDS = 1800.0  # this long without an event ends a session
 SHRINKAGE_EVENTS = 20.0
 YEAR_SECONDS = 365.25 * DAY
 
@@ -80,6 +82,39 @@ def user_features(history: History, moment: float, items: ItemFacts) -> Floats:
     for name, value in values.items():
         row[columns.slices[name]] = value
     return np.clip(row, columns.low, columns.high)
+
+
+def session_features(history: History, moment: float, items: ItemFacts) -> Floats:
+    """``(S,)`` features of the session that is going on at ``moment``; defaults when the last one has ended.
+
+    A function of the last ``SESSION_EVENTS`` events alone, so that the stream need keep no more than those.
+    """
+    columns = CONTRACT.session
+    row = columns.defaults.copy()
+    latest = before(history, moment).latest(SESSION_EVENTS)
+    if not len(latest) or moment - latest.timestamp[-1] > SESSION_GAP_SECONDS:
+        return row
+    breaks = np.flatnonzero(np.diff(latest.timestamp) > SESSION_GAP_SECONDS)
+    session = latest.latest(len(latest) - (int(breaks[-1]) + 1 if len(breaks) else 0))
+    values = {
+        "session_events_count": len(session),
+        "session_length_seconds": session.timestamp[-1] - session.timestamp[0],
+        "session_genre_ratio": _genre_ratio(items.genres, session.item_row),
+    }
+    for name, value in values.items():
+        row[columns.slices[name]] = value
+    return np.clip(row, columns.low, columns.high)
+
+
+def numeric_features(history: History, moment: float, items: ItemFacts) -> Floats:
+    """``(U,)`` everything numeric about a user at ``moment``, in the contract's order."""
+    return np.concatenate([user_features(history, moment, items), request_features(history, moment, items)])
+
+
+def request_features(history: History, moment: float, items: ItemFacts) -> Floats:
+    """The part of it that is computed at the request: session and moment."""
+    last = before(history, moment).last_event
+    return np.concatenate([session_features(history, moment, items), moment_features(last, moment)])
 
 
 def moment_features(last_event: float | None, moment: float) -> Floats:

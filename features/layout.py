@@ -1,9 +1,10 @@
 """Feast's Redis layout, written down once: names, keys and the wire form of the few types in use. Imports no Feast.
 
-One hash an entity. Its key is Feast's entity key (serialization version 3) followed by the project's name; a field is
-the murmur3 hash of ``<view>:<feature>``, and ``_ts:<view>`` holds the event time. A value is a protobuf
-``feast.types.Value``, a null an empty one. Of that message only what Feast itself writes is understood; anything else
-is refused. Source: ``docs/specs/online_store_format.md`` and ``protos/feast/types/Value.proto`` of feast-dev/feast.
+One hash an entity, whatever views it has. Its key is Feast's entity key (serialization version 3) followed by the
+project's name; a field is the murmur3 hash of ``<view>:<feature>``, and ``_ts:<view>`` holds the event time. A value is
+a protobuf ``feast.types.Value``, a null an empty one. Of that message only what Feast itself writes is understood;
+anything else is refused. Source: ``docs/specs/online_store_format.md`` and ``protos/feast/types/Value.proto`` of
+feast-dev/feast.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from features.contract import Contract, Feature
 
 ENTITY = "user"
 JOIN_KEY = "user_id"
-VIEW = "user_batch"
-SERVICE = "user_online"
+VIEW = "user_batch"  # what the batch step knows of a user
+SESSION_VIEW = "user_session"  # what the stream knows: the user's last events
+PUSH_SOURCE = "user_session_push"  # what the stream pushes to
 ENTITY_KEY_VERSION = 3
 EVENT_TIME = "event_timestamp"  # column of the offline store: what the features are as of
 CREATED_TIME = "created_timestamp"  # and when they were written
@@ -32,7 +34,7 @@ RECENT_ITEM_IDS = "recent_item_ids"
 RECENT_RATINGS = "recent_ratings"
 RECENT_TIMESTAMPS = "recent_timestamps"
 RECENTS = (RECENT_ITEM_IDS, RECENT_RATINGS, RECENT_TIMESTAMPS)
-RECENT_EVENTS = 50  # how many of a user's last events travel with the features
+RECENT_EVENTS = 50  # how many of a user's last events the session view keeps
 
 _STRING = struct.pack("<I", 2)  # feast.types.ValueType.STRING
 _ENTITY = struct.pack("<I", 1) + _STRING + struct.pack("<I", len(JOIN_KEY)) + JOIN_KEY.encode() + _STRING
@@ -55,6 +57,16 @@ def project_name(contract: Contract, genre_names: Sequence[str]) -> str:
     return f"streamrec_{hashlib.sha256(meaning.encode()).hexdigest()[:8]}"
 
 
+def service_name(bundle_version: str) -> str:
+    """Feast's name of what the request path reads for a bundle."""
+    return f"user_online_{bundle_version}"
+
+
+def meaning_key(project: str) -> str:
+    """Where the store keeps what its features mean (``contract_diff.Meaning``), as JSON."""
+    return f"streamrec:meaning:{project}"
+
+
 def row_key(project: str, user_id: str) -> bytes:
     """The key of the hash that holds every feature view of one user."""
     text = user_id.encode("utf-8", "surrogatepass")
@@ -75,16 +87,44 @@ def row_user(project: str, key: bytes) -> str | None:
     return key[start : start + size].decode("utf-8", "surrogatepass")
 
 
-def view_fields(contract: Contract) -> tuple[bytes, ...]:
-    """The fields of one user's batch row: the event time, the features in the contract's order, the recents.
+def read_fields(contract: Contract) -> tuple[bytes, ...]:
+    """What the request path asks of a user's hash: the batch fields, then the recents of the session view.
 
     Raises ``ValueError`` if two names share a hash: Feast would store one over the other.
     """
-    names = [*(feature.name for feature in contract.user.features), *RECENTS]
-    fields = (f"_ts:{VIEW}".encode(), *(field_name(VIEW, name) for name in names))
+    recents = session_fields()[1:]  # when the stream last wrote is Feast's to know
+    fields = (*batch_fields(contract), *recents)
     if len(set(fields)) < len(fields):
         raise ValueError("two features have the same murmur3 hash: rename one")
     return fields
+
+
+def batch_fields(contract: Contract) -> tuple[bytes, ...]:
+    """The fields of the view ``user_batch``: its time, then the features in the contract's order."""
+    return _time_field(VIEW), *(field_name(VIEW, feature.name) for feature in contract.user.features)
+
+
+def session_fields() -> tuple[bytes, ...]:
+    """The fields of the view ``user_session``: its time, then ``RECENTS``."""
+    return _time_field(SESSION_VIEW), *(field_name(SESSION_VIEW, name) for name in RECENTS)
+
+
+def session_row(
+    item_ids: Sequence[str], ratings: Sequence[float], timestamps: Sequence[float], moment: float
+) -> dict[bytes, bytes]:
+    """A user's whole session view, to be set in the hash at ``row_key``, byte for byte as Feast would write it.
+
+    The three lists are aligned, oldest event first, at most ``RECENT_EVENTS`` long; a rating is NaN where there was
+    none, times are UTC seconds. ``moment`` is the view's event time: every write must bring a later microsecond.
+    """
+    if not len(item_ids) == len(ratings) == len(timestamps) <= RECENT_EVENTS:
+        raise ValueError(f"recents of {len(item_ids)}, {len(ratings)} and {len(timestamps)} events")
+    values = (encode_time(moment), encode_strings(item_ids), encode_floats(ratings), encode_doubles(timestamps))
+    return dict(zip(session_fields(), values, strict=True))
+
+
+def _time_field(view: str) -> bytes:
+    return f"_ts:{view}".encode()
 
 
 def field_name(view: str, feature: str) -> bytes:
@@ -112,6 +152,28 @@ class FloatForm:
         return value[len(self.prefix) :] if len(value) == self.size and value.startswith(self.prefix) else None
 
 
+def encode_floats(values: Sequence[float]) -> bytes:
+    """Array(Float32)."""
+    return _list(_FLOAT_LIST, _element(np.asarray(values, "<f4").tobytes()) if len(values) else b"")
+
+
+def encode_doubles(values: Sequence[float]) -> bytes:
+    """Array(Float64)."""
+    return _list(_DOUBLE_LIST, _element(np.asarray(values, "<f8").tobytes()) if len(values) else b"")
+
+
+def encode_strings(values: Sequence[str]) -> bytes:
+    """Array(String)."""
+    return _list(_STRING_LIST, b"".join(_element(value.encode()) for value in values))
+
+
+def encode_time(moment: float) -> bytes:
+    """UTC seconds as ``google.protobuf.Timestamp``, to the microsecond; a zero is left out."""
+    seconds, micros = divmod(round(moment * 1e6), 1_000_000)
+    parts = ((b"\x08", seconds % (1 << 64)), (b"\x10", micros * 1000))
+    return b"".join(tag + _varint(number) for tag, number in parts if number)
+
+
 def decode_floats(value: bytes) -> Floats:
     """Array(Float32) of any length; raises ``ValueError``."""
     return np.frombuffer(b"".join(_elements(value, _FLOAT_LIST)), "<f4")
@@ -124,7 +186,7 @@ def decode_doubles(value: bytes) -> Seconds:
 
 def decode_strings(value: bytes) -> tuple[str, ...]:
     """Array(String); raises ``ValueError``."""
-    return tuple(text.decode() for text in _elements(value, _STRING_LIST))
+    return tuple(map(bytes.decode, _elements(value, _STRING_LIST)))
 
 
 def decode_time(value: bytes) -> float:
@@ -159,6 +221,14 @@ def _elements(value: bytes, tag: bytes) -> list[bytes]:
     if at > end:
         raise ValueError("a value cut short")
     return elements
+
+
+def _list(tag: bytes, content: bytes) -> bytes:
+    return tag + _varint(len(content)) + content
+
+
+def _element(content: bytes) -> bytes:
+    return _ELEMENTS + _varint(len(content)) + content
 
 
 def _varint(number: int) -> bytes:

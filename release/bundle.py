@@ -14,23 +14,24 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.arrays import Floats, Rows
+from domain.arrays import Floats, Rows, Seconds
 from domain.catalogue import Items, Users
 from domain.clock import Clock, LiveClock, ReplayClock
 from domain.errors import BundleError
 from fallbacks.batch_lists import BatchListTables
 from features.contract import CONTRACT
+from features.contract_diff import differences
 from features.encode import candidate_columns
 from ranking.logistic import LogisticTables
+from release import columns
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import PopularityTables
 from retrieval.two_tower import UserTower
@@ -84,6 +85,7 @@ class Manifest:
     sources: tuple[SourceSpec, ...]  # in the order of the ranker's columns
     lineage: Lineage
     contract_hash: str = CONTRACT.hash
+    contract: Mapping[str, Any] = field(default_factory=CONTRACT.document)  # what the hash is of, to name what differs
     columns: tuple[str, ...] = ()  # the candidate columns the rankers were trained on
     format: int = FORMAT
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # path -> sha256, bytes
@@ -102,13 +104,16 @@ class ParityTables:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceTables:
-    """How the user's numeric features were distributed at the moments of the training requests.
+    """How the features look at the moments of requests, by what moves with time alone; see ``features.counts``.
 
-    Column ``i`` was counted into ``counts[i]`` by ``np.searchsorted(edges[i], raw value)``.
+    ``S`` ages, ``T`` phases. Columns are in the order of ``CONTRACT.numeric``, codes in that of ``CONTRACT.context``.
     """
 
     edges: Floats  # (U, b)
-    counts: NDArray[np.int64]  # (U, b + 1)
+    ages: Seconds  # (S - 1,)
+    counts: NDArray[np.int64]  # (S, U, b + 1)
+    defaults: NDArray[np.int64]  # (S, F)
+    codes: NDArray[np.int64]  # (T, C)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,14 +157,15 @@ class Bundle:
         for name, expected in manifest.files.items():
             verify(_inside(path, name), expected["sha256"])
         if manifest.contract_hash != CONTRACT.hash:
+            different = differences(CONTRACT.document(), manifest.contract)
             raise BundleError(
-                f"{path.name} was made under feature contract {manifest.contract_hash}, this code has {CONTRACT.hash}: "
-                "train a new bundle"
+                f"{path.name} was made under another feature contract; train a new bundle. What differs (ours is this "
+                f"code's): {'; '.join(different) or 'only the hash'}"
             )
         expected_columns = candidate_columns([source.name for source in manifest.sources])
         if manifest.columns != expected_columns:
             raise BundleError(f"{path.name}: its rankers expect other candidate columns than this code makes")
-        tables = _read(Tables, path, frozenset(manifest.files))
+        tables = columns.load(Tables, path, frozenset(manifest.files))
         _check_shapes(tables, path.name)
         return cls(path, manifest, tables, read_publication(path))
 
@@ -200,7 +206,7 @@ def write(folder: Path, manifest: Manifest, tables: Tables, index: Path, model: 
     The version becomes ``<version>-<digest of all files>``, so that equal versions mean equal contents.
     """
     folder.mkdir(parents=True)
-    _write(tables, folder)
+    columns.save(tables, folder)
     for source, name in ((index, INDEX), (model, MODEL)):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copyfile(source, folder / name)
@@ -234,6 +240,7 @@ def read_manifest(path: Path) -> Manifest:
             "sources": tuple(SourceSpec(**source) for source in raw["sources"]),
             "lineage": Lineage(**raw["lineage"]),
             "columns": tuple(raw["columns"]),
+            "contract": dict(raw["contract"]),
             "files": {
                 name: {"sha256": str(file["sha256"]), "bytes": int(file["bytes"])}
                 for name, file in raw["files"].items()
@@ -274,55 +281,6 @@ def _inside(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder):
         raise BundleError(f"{folder.name}: its manifest names a file outside the bundle")
     return path
-
-
-def _parts(kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    hints = get_type_hints(kind)
-    return ((f.name, hints[f.name]) for f in fields(kind))
-
-
-def _write(value: object, folder: Path) -> None:
-    """One ``.npy`` an array, one folder a nested table, one ``scalars.json`` for the rest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scalars = {}
-    for part in fields(value):  # type: ignore[arg-type]  # only called on dataclasses
-        held = getattr(value, part.name)
-        if isinstance(held, np.ndarray):
-            np.save(folder / f"{part.name}.npy", np.ascontiguousarray(held), allow_pickle=False)
-        elif is_dataclass(held):
-            _write(held, folder / part.name)
-        else:
-            scalars[part.name] = held
-    if scalars:
-        (folder / "scalars.json").write_text(json.dumps(scalars))
-
-
-def _read(kind: type[T], folder: Path, vouched: AbstractSet[str], at: str = "") -> T:
-    """The counterpart of ``_write``: arrays memory-mapped, read-only. Only files that the manifest vouches for."""
-
-    def file(name: str) -> Path:
-        if at + name not in vouched:
-            raise BundleError(f"{folder.name}: {at}{name} is not in its manifest")
-        return folder / at / name
-
-    held: dict[str, Any] = {}
-    scalars: dict[str, Any] = {}
-    for name, hint in _parts(kind):
-        if get_origin(hint) is np.ndarray:
-            held[name] = _mapped(file(f"{name}.npy"))
-        elif is_dataclass(hint):
-            held[name] = _read(hint, folder, vouched, f"{at}{name}/")  # type: ignore[arg-type]  # a type, no instance
-        else:
-            scalars = scalars or json.loads(file("scalars.json").read_text())
-            held[name] = tuple(scalars[name]) if get_origin(hint) is tuple else scalars[name]
-    return kind(**held)
-
-
-def _mapped(path: Path) -> NDArray[Any]:
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise BundleError(f"{path.name} is not an array ({error})") from error
 
 
 def _check_shapes(tables: Tables, name: str) -> None:

@@ -22,6 +22,7 @@ from domain.arrays import Floats, Rows
 from domain.catalogue import History, IdTable, Items, TextTable, Users
 from fallbacks.batch_lists import BatchListTables
 from features.contract import CONTRACT, GENRE_SLOTS
+from features.counts import Bins
 from features.definitions import ItemFacts, item_features, user_features
 from features.encode import candidate_columns
 from ranking.logistic import LogisticTables
@@ -243,4 +244,11 @@ def _parity(random: np.random.Generator, model: Path, p: int = 3, n: int = 20) -
 
 def _reference(random: np.random.Generator) -> ReferenceTables:
     edges = np.sort(random.random((CONTRACT.numeric.width, 9)), axis=1).astype(np.float32)
-    return ReferenceTables(edges, random.integers(1, 50, (CONTRACT.numeric.width, 10)))
+    nothing = Bins(edges, np.array([1800.0])).none()
+    return ReferenceTables(
+        edges,
+        np.array([1800.0]),
+        np.tile(random.multinomial(100, np.full(10, 0.1), CONTRACT.numeric.width), (2, 1, 1)),
+        random.integers(0, 50, (2, len(CONTRACT.numeric.features))),
+        random.integers(1, 50, (len(nothing.phases), len(nothing.codes))),
+    )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from domain.arrays import Floats, Mask, Rows, Seconds
 from domain.catalogue import History, IdTable, TextTable
 from domain.errors import DatasetError
+from features import batch
 from features.contract import GENRE_SLOTS
 from training.checks import validate
 from training.folder import (
@@ -78,6 +79,18 @@ class Dataset:
         """The mean rating; the positive threshold where there are no ratings."""
         rated = self.rating[~np.isnan(self.rating)]
         return float(rated.mean(dtype=np.float64)) if len(rated) else self.settings.positive_stars
+
+    def event_table(self) -> pa.Table:
+        """``features.batch.EVENTS``: all events, as the batch step takes them."""
+        ids = np.array([self.user_ids.text(row) for row in range(len(self.user_ids))], np.object_)
+        columns = {
+            "user_id": ids[self.user_row],
+            "position": np.arange(len(self.item_row)),
+            "item_row": self.item_row,
+            "rating": pa.array(self.rating, pa.float32(), from_pandas=True),
+            "timestamp": self.timestamp,
+        }
+        return pa.table(columns, schema=batch.EVENTS)
 
     def history(self, user: int) -> History:
         """All events of a user, oldest first."""

@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import faiss
 import numpy as np
-import torch
 
 from domain.arrays import Floats, Rows
 from retrieval.filters import allowed
@@ -24,7 +22,7 @@ from training import collaborative, dcn_v2, logistic, popularity, rankers, sourc
 from training.dataset import Dataset, read
 from training.rank_rows import collect
 from training.split import Cut, final_cut, validation_cut
-from training.train import THREADS
+from training.threads import single_threaded
 
 RIDGES = (100.0, 200.0, 500.0, 1000.0)
 RANKED = 500
@@ -60,8 +58,7 @@ class Evaluation:
 
 def evaluate(data: Path, *, seed: int = 0, echo: Callable[[str], None] = print) -> Evaluation:
     """Train on the dataset folder without its test part and measure on that; raises ``DatasetError``."""
-    torch.set_num_threads(THREADS)
-    faiss.omp_set_num_threads(THREADS)
+    single_threaded()
     dataset = read(data)
     trained = rankers.fit(dataset, seed, echo)
     echo("baselines")

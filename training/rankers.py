@@ -14,10 +14,11 @@ from retrieval.neighbours import Neighbours
 from training import content, dcn_v2, logistic, popularity, sources
 from training.dataset import Dataset
 from training.rank_rows import RankRows, collect, together
-from training.split import TRAIN_PERCENT, VALIDATION_PERCENT, cut, validation_cut
+from training.split import VALIDATION_PERCENT, cut, validation_cut
 
-CUTS = ((40, 50), (50, 60), (60, TRAIN_PERCENT), (TRAIN_PERCENT, VALIDATION_PERCENT))
-"""Per cent of each user's events: known, and asked about. Nothing of the test part is among them."""
+CUTS = ((40, 60), (50, 70), (60, VALIDATION_PERCENT))
+"""Per cent of each user's events: known, and asked about. Each asks about as long a stretch as the test does, and none
+about the test part itself."""
 HELD_OUT_SHARE = 0.15  # of the users: for early stopping and calibration
 SHAPE, SCHEDULE = dcn_v2.Shape(), dcn_v2.Schedule()
 
@@ -34,7 +35,7 @@ class Rankers:
     slope: float
     offset: float
     logistic: LogisticTables
-    metrics: Mapping[str, float]  # on the held-out users at the validation cut
+    metrics: Mapping[str, float]  # on the held-out users at the last cut
 
     def exported(self, item_features: Floats) -> dcn_v2.Exported:
         """DCN-V2 with the items' side computed from raw ``item_features`` ``(n, I)``."""

@@ -17,7 +17,7 @@ from domain.deadline import Deadline
 from domain.request import Context, Request
 from domain.stages import Source
 from domain.user import Freshness, UserFeatures
-from features.definitions import ItemFacts, before, context_codes, item_features, moment_features, user_features
+from features.definitions import ItemFacts, context_codes, item_features, numeric_features
 from release.bundle import SourceSpec
 from retrieval.collaborative import Collaborative
 from retrieval.content import Content
@@ -98,8 +98,7 @@ def user_at(fitted: Fitted, user: int) -> UserFeatures:
     The history is all that lies before the cut; the numbers are of strictly earlier seconds than the moment.
     """
     history, moment = fitted.cut.history(user), fitted.cut.moment(user)
-    last = before(history, moment).last_event
-    numeric = np.concatenate([user_features(history, moment, fitted.facts), moment_features(last, moment)])
+    numeric = numeric_features(history, moment, fitted.facts)
     codes = context_codes(Context(), moment)
     return UserFeatures(user, numeric, codes, history, fitted.cut.dataset.ended_at, Freshness.FRESH)
 

@@ -15,41 +15,41 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-import torch
 
 from domain.arrays import Floats
 from domain.catalogue import Users
-from features.definitions import user_features
+from features.batch import Embedded, Engine, feature_rows, matrix
+from features.contract import CONTRACT
 from release.bundle import (
     Bundle,
     DatasetSpec,
     Lineage,
     Manifest,
     ParityTables,
-    ReferenceTables,
     Tables,
     write,
 )
 from training import batch_lists, collaborative, dcn_v2, rankers, sources, two_tower
 from training.dataset import Dataset, read
 from training.rank_rows import RankRows, collect
+from training.reference import reference_tables
 from training.split import everything
+from training.threads import single_threaded
 
-THREADS = 1
-"""More threads than free cores make the towers many times slower; one is the same everywhere, and repeatable."""
 PARITY_REQUESTS = 8
 PARITY_TOLERANCE = 1e-5
-REFERENCE_BINS = 10
 
 
-def train(data: Path, out: Path, *, seed: int = 0, echo: Callable[[str], None] = print) -> Bundle:
+def train(
+    data: Path, out: Path, *, seed: int = 0, echo: Callable[[str], None] = print, engine: Engine | None = None
+) -> Bundle:
     """Train on the dataset folder ``data`` and write the bundle into the new folder ``out``.
 
+    The batch features are computed on ``engine``, in this process unless another is given.
     Raises ``DatasetError`` with every problem of the folder.
     """
     started = time.time()
-    torch.set_num_threads(THREADS)
-    faiss.omp_set_num_threads(THREADS)
+    single_threaded()
     dataset = read(data)
     echo(f"{dataset.settings.name}: {len(dataset.user_ids):,} users, {len(dataset.item_ids):,} items, "
          f"{len(dataset.item_row):,} events")  # fmt: skip
@@ -65,9 +65,10 @@ def train(data: Path, out: Path, *, seed: int = 0, echo: Callable[[str], None] =
         score = dcn_v2.scores(model, requests)
         check_parity(trained, served.items.features, requests, score)
         echo("DCN-V2 exported; its answers equal the plain model's")
+        users = user_table(dataset, served, engine or Embedded())
         tables = Tables(
             items=served.items,
-            users=user_table(dataset, served),
+            users=users,
             user_tower=served.user_tower,
             collaborative=served.collaborative,
             content=served.content,
@@ -75,27 +76,27 @@ def train(data: Path, out: Path, *, seed: int = 0, echo: Callable[[str], None] =
             logistic=trained.logistic,
             batch_lists=batch_lists.build(requests, score),
             parity=parity_tables(requests, score),
-            reference=reference_tables(trained.rows.numeric),
+            reference=reference_tables(dataset, users, served.facts),
         )
         bundle = write(out, _manifest(dataset, trained, seed), tables, index, model)
     echo(f"bundle {bundle.version} in {time.time() - started:.0f} s")
     return bundle
 
 
-def user_table(dataset: Dataset, served: sources.Fitted) -> Users:
-    """Every user with their whole history and their features at their own now.
+def user_table(dataset: Dataset, served: sources.Fitted, engine: Engine) -> Users:
+    """Every user with their whole history and their features at their own now; defaults for one without events.
 
     Under replay that is the second after their last event, otherwise the end of the data.
     """
-    features = []
-    for user in range(len(dataset.user_ids)):
-        history = dataset.history(user)
-        replayed = dataset.settings.clock == "replay" and history.last_event is not None
-        moment = (history.last_event or 0.0) + 1.0 if replayed else dataset.ended_at + 1.0
-        features.append(user_features(history, moment, served.facts))
+    replayed = dataset.settings.clock == "replay"
+    rows = feature_rows(
+        dataset.event_table(), served.facts, lambda last: (last if replayed else dataset.ended_at) + 1.0, engine
+    )
+    features = np.tile(CONTRACT.user.defaults, (len(dataset.user_ids), 1))
+    features[dataset.user_ids.rows(rows["user_id"].to_pylist())] = matrix(rows)
     return Users(
         dataset.user_ids,
-        np.stack(features),
+        features,
         dataset.indptr,
         dataset.item_row,
         dataset.rating,
@@ -123,15 +124,6 @@ def parity_tables(requests: RankRows, score: Floats) -> ParityTables:
     columns = (requests.item_row, requests.columns, score)
     item_row, encoded, answered = (column[at][:, :n] for column in columns)
     return ParityTables(requests.user[at], requests.codes[at], item_row, encoded, answered)
-
-
-def reference_tables(numeric: Floats) -> ReferenceTables:
-    """Histograms of the raw user features ``(r, U)`` at the moments of the training requests, by deciles."""
-    edges = np.quantile(numeric, np.linspace(0, 1, REFERENCE_BINS + 1)[1:-1], axis=0).T.astype(np.float32)
-    counts = [
-        np.bincount(np.searchsorted(edges[u], numeric[:, u]), minlength=REFERENCE_BINS) for u in range(len(edges))
-    ]
-    return ReferenceTables(np.ascontiguousarray(edges), np.stack(counts).astype(np.int64))
 
 
 def _manifest(dataset: Dataset, trained: rankers.Rankers, seed: int) -> Manifest:

@@ -22,7 +22,7 @@ from torch import nn
 from domain.arrays import Floats, Rows
 from domain.catalogue import History
 from features.contract import CONTRACT
-from features.definitions import ItemFacts, before, moment_features, positive, user_features
+from features.definitions import ItemFacts, numeric_features, positive
 from retrieval.two_tower import MAX_HISTORY, UserTower, history_shares
 from training.split import Cut
 
@@ -145,8 +145,7 @@ def _of_user(history: History, facts: ItemFacts) -> list[tuple[Rows, Floats, Row
     found = []
     for k in np.unique(np.linspace(1, len(at) - 1, MOMENTS).round().astype(int)).tolist():
         moment = float(np.floor(history.timestamp[at[k]]))
-        last = before(history, moment).last_event
-        numeric = np.concatenate([user_features(history, moment, facts), moment_features(last, moment)])
+        numeric = numeric_features(history, moment, facts)
         likes, targets = history.item_row[at[:k]][-MAX_HISTORY:], history.item_row[at[k : k + TARGETS]]
         found.append((likes, CONTRACT.numeric.scaled(numeric), targets))
     return found

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, Project, RepoConfig, ValueType
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    Project,
+    PushSource,
+    RepoConfig,
+    ValueType,
+)
+from feast.data_format import DeltaFormat, ParquetFormat
 from feast.repo_config import RegistryConfig
 from feast.types import Array, Float32, Float64, String
 from redis.asyncio.connection import SSLConnection, parse_url
@@ -20,55 +31,86 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from domain.errors import StartError
 from features import layout
 from features.contract import Contract
+from features.offline import OfflineTable
+
+ENGINES = {"parquet": "duckdb", "delta": "features.feast_repo.delta_store.DeltaOfflineStore"}
+KEPT_SERVICES = 3  # as many as published bundles are kept on disk
 
 
-def user_fields(contract: Contract) -> Iterator[Field]:
-    """The batch features in the contract's order, then the recents."""
+def batch_fields(contract: Contract) -> Iterator[Field]:
+    """What the batch step knows of a user: the stored features, in the contract's order."""
     for feature in contract.user.features:
         kind = Float32 if feature.width == 1 else Array(Float32)
         yield Field(name=feature.name, dtype=kind, description=f"{feature.description} ({feature.unit})")
+
+
+def session_fields() -> Iterator[Field]:
+    """What the stream knows: the last events, from which the session's features are computed at the request."""
     yield Field(name=layout.RECENT_ITEM_IDS, dtype=Array(String), description="Items of the last events, oldest first")
     yield Field(name=layout.RECENT_RATINGS, dtype=Array(Float32), description="Their ratings; NaN where there was none")
     yield Field(name=layout.RECENT_TIMESTAMPS, dtype=Array(Float64), description="Their times, UTC seconds")
 
 
-def definitions(contract: Contract, offline: Path) -> tuple[Entity, FeatureView, FeatureService]:
-    """The user, the batch features of users, and the service that names what the request path reads.
+def definitions(contract: Contract, offline: OfflineTable) -> list[Entity | FeatureView | PushSource]:
+    """The user, and the two views of one: ``user_batch`` from the offline store, ``user_session`` pushed.
 
-    The view has no time to live: ages are the contract's to judge, in the reader.
+    The views have no time to live: ages are the contract's to judge, in the reader.
     """
     user = Entity(name=layout.ENTITY, join_keys=[layout.JOIN_KEY], value_type=ValueType.STRING)
-    source = FileSource(
-        name=layout.VIEW,
-        path=str(offline),
+    pushed = PushSource(name=layout.PUSH_SOURCE, batch_source=_source(layout.SESSION_VIEW, offline))
+    views = (
+        (layout.VIEW, batch_fields(contract), _source(layout.VIEW, offline)),
+        (layout.SESSION_VIEW, session_fields(), pushed),
+    )
+    key = Field(name=layout.JOIN_KEY, dtype=String)
+    return [
+        user,
+        pushed,
+        *(
+            FeatureView(name=name, entities=[user], schema=[key, *fields], source=source, ttl=timedelta(0))
+            for name, fields, source in views
+        ),
+    ]
+
+
+def _updated(service: FeatureService) -> datetime:
+    return service.last_updated_timestamp or datetime.fromtimestamp(0, UTC)
+
+
+def _source(view: str, offline: OfflineTable) -> FileSource:
+    return FileSource(
+        name=view,
+        path=offline.pattern(view),
+        file_format=DeltaFormat() if offline.form == "delta" else ParquetFormat(),
         timestamp_field=layout.EVENT_TIME,
         created_timestamp_column=layout.CREATED_TIME,
     )
-    fields = [Field(name=layout.JOIN_KEY, dtype=String), *user_fields(contract)]
-    view = FeatureView(name=layout.VIEW, entities=[user], schema=fields, source=source, ttl=timedelta(0))
-    return user, view, FeatureService(name=layout.SERVICE, features=[view])
 
 
-def open_store(home: Path, redis_url: str, project: str, contract: Contract) -> FeatureStore:
+def open_store(redis_url: str, contract: Contract, offline: OfflineTable) -> FeatureStore:
     """The store of one project, its definitions registered; everything it writes lies under ``home/feast``."""
-    offline = offline_folder(home, project)
-    offline.mkdir(parents=True, exist_ok=True)
+    registry = offline.home.resolve() / "feast" / "registry.db"
+    registry.parent.mkdir(parents=True, exist_ok=True)
     config = RepoConfig(
-        project=project,
+        project=offline.project,
         provider="local",
-        registry=RegistryConfig(path=str(home.resolve() / "feast" / "registry.db")),
-        offline_store={"type": "dask"},
+        registry=RegistryConfig(path=str(registry)),
+        offline_store={"type": ENGINES[offline.form]},
         online_store=_online_store(redis_url, contract),
         entity_key_serialization_version=layout.ENTITY_KEY_VERSION,
     )
     store = FeatureStore(config=config)
-    store.apply([Project(name=project), *definitions(contract, offline)])
+    store.apply([Project(name=offline.project), *definitions(contract, offline)])
     return store
 
 
-def offline_folder(home: Path, project: str) -> Path:
-    """Where a project's Parquet files lie, one a publication."""
-    return home.resolve() / "feast" / "offline" / project / layout.VIEW
+def register_service(store: FeatureStore, bundle_version: str) -> None:
+    """The service that names what the request path reads for this bundle; only the last ``KEPT_SERVICES`` stay."""
+    views: list[Any] = [store.get_feature_view(name) for name in (layout.VIEW, layout.SESSION_VIEW)]
+    store.apply([FeatureService(name=layout.service_name(bundle_version), features=views)])
+    services = sorted(store.list_feature_services(), key=_updated)
+    for old in services[:-KEPT_SERVICES]:
+        store.delete_feature_service(old.name)
 
 
 def _online_store(redis_url: str, contract: Contract) -> dict[str, Any]:

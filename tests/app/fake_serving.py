@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,28 @@ from domain.answer import Answer, Item
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel
 from domain.request import Query
+from events.event import Event
 
 TITLE = "Amélie (Fabuleux destin d'Amélie Poulain, Le) (2001)"
+
+
+@dataclass
+class FakeLog:
+    """Keeps what it is given; ``broken`` is raised instead; with ``gate`` set, an append waits for it."""
+
+    broken: Exception | None = None
+    gate: asyncio.Event | None = None
+    held: list[Event] = field(default_factory=list)
+
+    async def append(self, events: Sequence[Event]) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.broken is not None:
+            raise self.broken
+        self.held += events
+
+    async def close(self) -> None:
+        pass
 
 
 @dataclass
@@ -24,6 +44,7 @@ class FakeServing:
     reasons: tuple[str, ...] = ()
     bug: Exception | None = None
     gate: asyncio.Event | None = None
+    events: FakeLog = field(default_factory=FakeLog)
     asked: list[Query] = field(default_factory=list)
     remaining: list[float] = field(default_factory=list)  # seconds left when the question arrived
     arrived: asyncio.Event = field(default_factory=asyncio.Event)

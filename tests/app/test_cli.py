@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from app.cli import main
+from app.cli import features_text, main
 from app.edge import Patience, Readiness
 from app.http_api import create_app
 from app.table import table
@@ -104,6 +104,12 @@ def test_settings_are_printed_with_their_values(capsys: pytest.CaptureFixture[st
     assert main(["settings"], {"STREAMREC_HTTP_PORT": "9000"}) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("STREAMREC_HTTP_PORT"))
     assert line.split()[:3] == ["STREAMREC_HTTP_PORT", "9000", "8080"]
+
+
+def test_features_that_no_model_learnt_are_marked() -> None:
+    lines = {line.split()[1]: line.split() for line in features_text(("context_device",)).splitlines()[:-2]}
+    assert "no" in lines["context_device"]
+    assert "no" not in lines["context_surface"]
 
 
 def test_features_are_printed_with_their_units(capsys: pytest.CaptureFixture[str]) -> None:

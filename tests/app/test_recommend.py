@@ -135,6 +135,21 @@ async def test_a_known_users_missing_row_is_stale_and_an_unknown_user_is_not(pip
     assert len(stranger.items) == 5
 
 
+async def test_a_user_whom_only_the_stream_knows_is_new_to_the_models_but_not_to_the_sources(
+    pipeline: Pipeline,
+) -> None:
+    class Streamed(Store):
+        async def read(self, user_id):
+            row = await super().read(user_id)
+            return None if row is None else replace(row, has_batch=False)
+
+    met = with_store(pipeline, Streamed("met", KNOWN, recent=("item-01", "item-02")))
+    answer = await ask(met, Query("met", limit=10))
+    assert (answer.level, answer.reasons) == (Level.FULL, ("cold_start",))
+    assert "collaborative" in {source for item in answer.items for source in item.sources}
+    assert (await ask(met)).reasons == ("features.missing",)
+
+
 async def test_recent_items_alone_make_a_personal_slate(pipeline: Pipeline) -> None:
     answer = await ask(pipeline, Query(None, limit=10, recent_item_ids=("item-01", "item-02", "item-03")))
     assert answer.level is Level.FULL

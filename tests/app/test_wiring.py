@@ -3,9 +3,11 @@
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from app.settings import Settings
 from app.wiring import Serving, open_serving
@@ -13,6 +15,9 @@ from domain.deadline import Deadline
 from domain.degradation import DegradationLevel as Level
 from domain.errors import StartError
 from domain.request import Query
+from features import layout
+from features.contract import CONTRACT
+from features.contract_diff import Meaning
 from release.bundle import MANIFEST, PUBLICATION, Bundle
 from tests import tiny_bundle as tiny
 
@@ -124,3 +129,19 @@ async def test_an_index_that_faiss_cannot_read_is_refused_even_if_the_manifest_v
 async def test_no_bundle_is_a_clear_refusal_to_start(tmp_path: Path) -> None:
     with pytest.raises(StartError, match="manifest"):
         await open_serving(Settings(home=tmp_path))
+
+
+async def test_a_store_whose_features_mean_something_else_is_refused_by_name(
+    settings: Settings, redis_url: str, tiny_bundle: Bundle
+) -> None:
+    names = tiny_bundle.tables.items.genre_names
+    meaning = Meaning.of(CONTRACT, names).document()
+    meaning["user"][3]["unit"] = "points"
+    key = layout.meaning_key(layout.project_name(CONTRACT, names))
+    async with Redis.from_url(redis_url) as client:
+        await client.set(key, json.dumps(meaning))
+        try:
+            with pytest.raises(StartError, match="user_rating_mean_stars: unit is 'stars' here and 'points' there"):
+                await open_serving(replace(settings, redis_url=redis_url))
+        finally:
+            await client.delete(key)

@@ -56,3 +56,10 @@ def test_an_answer_carries_the_worst_level_and_every_reason_once() -> None:
     trail.note("content.open")
     assert trail.level is DegradationLevel.SIMPLE_RANKING
     assert trail.reasons == ["ranking.timeout", "content.open"]
+
+
+def test_a_replayed_event_happens_as_long_after_the_users_last_as_it_came_after_publishing() -> None:
+    clock = ReplayClock(published_at=1000.0, ended_at=50.0, wall=lambda: 1060.0)
+    assert clock.at(1007.0, 20.0) == 27.0
+    assert clock.at(900.0, 20.0) == 20.0
+    assert LiveClock().at(7.0, 20.0) == 7.0

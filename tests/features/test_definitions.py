@@ -18,6 +18,7 @@ from features.definitions import (
     context_codes,
     item_features,
     moment_features,
+    session_features,
     user_features,
 )
 
@@ -115,3 +116,35 @@ def test_item_means_are_shrunk_toward_the_mean_of_all() -> None:
     assert stars[1] == pytest.approx((5 + 20 * mean) / 21)
     assert stars[2] == pytest.approx(mean)
     assert np.isfinite(table).all()
+
+
+def session_at(moment: float, *times: float) -> dict[str, float]:
+    rows = np.arange(len(times), dtype=np.int32) % 3
+    history = History(rows, np.full(len(times), 4, np.float32), np.array(times, np.float64))
+    genres = np.zeros((3, GENRE_SLOTS), np.bool_)
+    genres[[0, 1, 2], [0, 0, 1]] = True
+    facts = ItemFacts(np.full(3, 2000, np.float32), genres, np.ones(3, np.float32), 4.0)
+    values = session_features(history, moment, facts)
+    names = ("session_events_count", "session_length_seconds")
+    told = {name: float(values[CONTRACT.session.slices[name]][0]) for name in names}
+    return told | {"first_genre": float(values[CONTRACT.session.slices["session_genre_ratio"]][0])}
+
+
+def test_a_session_counts_from_the_last_gap_of_half_an_hour() -> None:
+    told = session_at(10_500.0, 0.0, 100.0, 10_000.0, 10_060.0)
+    assert told == {"session_events_count": 2, "session_length_seconds": 60, "first_genre": 0.5}
+
+
+def test_a_session_that_has_ended_is_none() -> None:
+    assert session_at(1_902.0, 0.0, 100.0) == {
+        "session_events_count": 0, "session_length_seconds": 0, "first_genre": 0,
+    }  # fmt: skip
+
+
+def test_a_session_knows_nothing_of_its_own_second() -> None:
+    assert session_at(200.0, 100.0, 200.0)["session_events_count"] == 1
+
+
+def test_a_session_is_told_from_the_last_fifty_events_alone() -> None:
+    told = session_at(60.0, *(float(at) for at in range(60)))
+    assert (told["session_events_count"], told["session_length_seconds"]) == (50, 49)

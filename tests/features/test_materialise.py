@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
+from deltalake import DeltaTable
 
 from domain.catalogue import IdTable, Items, TextTable, Users
 from domain.clock import LiveClock
-from domain.errors import StartError, Unreachable
+from domain.errors import PublishError, StartError, Unreachable
 from features import layout, materialise
-from features.contract import CONTRACT
-from features.materialise import BATCH_USERS, remove_absent, user_tables, write_user_features
-from features.online import ClientLimits, OnlineStore, StoredUser, connect
+from features.contract import CONTRACT, DAY
+from features.contract_diff import Meaning
+from features.materialise import BATCH_USERS, open_repository, remove_absent, user_tables, write_user_features
+from features.offline import OfflineTable
+from features.online import ClientLimits, OnlineStore, StoredUser, connect, disagreements
 
 AS_OF = 1_476_640_644.25
 VOCABULARY = ("Action", "Comedy")
@@ -37,6 +44,7 @@ class Tables:
 @dataclass(frozen=True, slots=True)
 class Bundle:
     tables: Tables
+    version: str = "2016-a"
 
     @property
     def watermark(self) -> float:
@@ -92,17 +100,14 @@ async def stored(redis_url: str, user_id: str) -> StoredUser | None:
 async def test_every_user_is_read_back_as_the_bundle_has_them(empty_redis: str, tmp_path: Path):
     bundle = bundle_of([f"u{i}" for i in range(30)], [i * 4 for i in range(30)])
     publish(bundle, empty_redis, tmp_path)
-    users, items = bundle.tables.users, bundle.tables.items
+    users = bundle.tables.users
     for row in range(30):
         user = await stored(empty_redis, users.ids.text(row))
-        history = users.history(row).latest(layout.RECENT_EVENTS)
         assert user is not None
         assert user.problems == ()
         assert user.as_of == AS_OF
         np.testing.assert_array_equal(user.features, users.features[row])
-        np.testing.assert_array_equal(user.recent.rating, history.rating)
-        np.testing.assert_array_equal(user.recent.timestamp, history.timestamp)
-        assert user.recent.item_ids == tuple(items.ids.text(item) for item in history.item_row)
+        assert len(user.recent) == 0
 
 
 async def test_publishing_again_overwrites_even_with_the_same_watermark_and_a_clock_set_back(
@@ -131,11 +136,24 @@ async def test_users_whom_the_bundle_no_longer_knows_are_removed(empty_redis: st
     assert await stored(empty_redis, "a") is None
     assert await stored(empty_redis, "b") is not None
     with redis.Redis.from_url(empty_redis) as client:
-        assert client.keys() == [layout.row_key(PROJECT, "b")]
+        assert client.exists(layout.row_key(PROJECT, "a"), layout.row_key(PROJECT, "b")) == 1
+
+
+async def test_publishing_leaves_what_the_stream_wrote(empty_redis: str, tmp_path: Path):
+    session = layout.session_row(["film ü1"], [4.5], [AS_OF], AS_OF)
+    with redis.Redis.from_url(empty_redis) as client:
+        for user_id in ("known", "newcomer"):
+            client.hset(layout.row_key(PROJECT, user_id), mapping=cast("dict[str | bytes, Any]", session))
+    publish(bundle_of(["known"], [1]), empty_redis, tmp_path)
+    for user_id, has_batch in (("known", True), ("newcomer", False)):
+        user = await stored(empty_redis, user_id)
+        assert user is not None
+        assert user.has_batch == has_batch
+        assert user.recent.item_ids == ("film ü1",)
 
 
 def test_removal_leaves_other_views_and_other_keys_alone(empty_redis: str):
-    key, batch, stream = layout.row_key(PROJECT, "new"), layout.view_fields(CONTRACT)[1], b"another view's field"
+    key, batch, stream = layout.row_key(PROJECT, "new"), layout.batch_fields(CONTRACT)[1], b"another view's field"
     with redis.Redis.from_url(empty_redis) as client:
         client.hset(key, mapping={batch: b"old", stream: b"kept"})
         client.set(b"a campaign", b"kept")
@@ -170,19 +188,74 @@ def test_each_publication_leaves_one_parquet_file_and_nothing_outside_home(
 def test_many_users_are_written_in_parts_that_together_are_all():
     n = BATCH_USERS + 3
     bundle = bundle_of([f"u{i:05}" for i in range(n)], [i % 3 for i in range(n)])
-    tables = list(user_tables(bundle.tables.users, bundle.tables.items, CONTRACT, AS_OF))
+    tables = list(user_tables(bundle.tables.users, CONTRACT, AS_OF))
     assert [len(table) for table in tables] == [BATCH_USERS, 3]
-    names = [name for table in tables for name in table["user_id"].to_pylist()]
-    counts = [len(ids) for table in tables for ids in table["recent_item_ids"].to_pylist()]
-    assert names == [f"u{i:05}" for i in range(n)]
-    assert counts == [i % 3 for i in range(n)]
+    assert [name for table in tables for name in table["user_id"].to_pylist()] == [f"u{i:05}" for i in range(n)]
 
 
 def test_a_bundle_without_users_empties_the_store(empty_redis: str, tmp_path: Path):
     publish(bundle_of(["a"], [1]), empty_redis, tmp_path)
     publish(bundle_of([], []), empty_redis, tmp_path, at=AS_OF + 90)
+    with redis.Redis.from_url(empty_redis, decode_responses=True) as client:
+        assert client.keys() == [layout.meaning_key(PROJECT)]
+
+
+def test_a_store_of_another_meaning_is_refused_and_the_feature_named(empty_redis: str, tmp_path: Path):
+    minutes = CONTRACT.document()
+    minutes["user"] = [{**minutes["user"][0], "unit": "minutes"}, *minutes["user"][1:]]
     with redis.Redis.from_url(empty_redis) as client:
-        assert client.dbsize() == 0
+        client.set(layout.meaning_key(PROJECT), json.dumps(Meaning(minutes, VOCABULARY).document()))
+    with pytest.raises(PublishError, match="user_events_total_count: unit is 'count' here and 'minutes' there"):
+        publish(bundle_of(["a"], [1]), empty_redis, tmp_path)
+    with redis.Redis.from_url(empty_redis) as client:
+        assert client.dbsize() == 1
+    assert list(tmp_path.rglob("*.parquet")) == []
+
+
+@pytest.mark.parametrize("held", ["not JSON", "[]", "7"])
+def test_a_store_that_does_not_say_what_it_means_is_refused(empty_redis: str, tmp_path: Path, held: str):
+    with redis.Redis.from_url(empty_redis) as client:
+        client.set(layout.meaning_key(PROJECT), held)
+    with pytest.raises(PublishError, match="cannot be read"):
+        publish(bundle_of(["a"], [1]), empty_redis, tmp_path)
+
+
+async def test_a_reader_of_another_meaning_is_told_which_slot_differs(empty_redis: str, tmp_path: Path):
+    client = connect(empty_redis, PATIENT)
+    ours, other = Meaning.of(CONTRACT, VOCABULARY), Meaning.of(CONTRACT, ("Action", "Drama"))
+    assert await disagreements(client, PROJECT, ours) == []
+    publish(bundle_of(["a"], [1]), empty_redis, tmp_path)
+    assert await disagreements(client, PROJECT, ours) == []
+    assert await disagreements(client, PROJECT, other) == [
+        "genre slots: slot 1: value is 'Drama' here and 'Comedy' there"
+    ]
+    await client.aclose()
+
+
+def test_each_publication_registers_a_service_and_only_the_last_stay(empty_redis: str, tmp_path: Path):
+    bundle = bundle_of(["a"], [1])
+    for version in ("1", "2", "3", "4", "2"):
+        publish(replace(bundle, version=version), empty_redis, tmp_path)
+    store = open_repository(empty_redis, OfflineTable(tmp_path, PROJECT))
+    services = {service.name: service for service in store.list_feature_services()}
+    assert set(services) == {"user_online_2", "user_online_3", "user_online_4"}
+    views = services["user_online_2"].feature_view_projections
+    assert [view.name for view in views] == [layout.VIEW, layout.SESSION_VIEW]
+
+
+def test_delta_holds_the_same_rows_partitioned_by_day(empty_redis: str, tmp_path: Path):
+    first, second = bundle_of(["a", "b"], [1, 1]), bundle_of(["b"], [1], seed=1, as_of=AS_OF + DAY)
+    for bundle, at in ((first, AS_OF + 60), (second, AS_OF + DAY + 60)):
+        write_user_features(bundle, empty_redis, tmp_path, offline="delta", echo=str, clock=partial(float, at))
+    folder = OfflineTable(tmp_path, PROJECT, "delta").folder(layout.VIEW)
+    table = DeltaTable(folder)
+    assert table.version() == 1
+    assert {path.name for path in folder.iterdir()} == {"_delta_log", "day=2016-10-16", "day=2016-10-17"}
+    rows = pa.table(table.to_pyarrow_table()).sort_by([("event_timestamp", "ascending"), ("user_id", "ascending")])
+    assert rows["user_id"].to_pylist() == ["a", "b", "b"]
+    taste = np.array(rows["user_genre_taste_ratio"].to_pylist(), np.float32)
+    span = CONTRACT.user.slices["user_genre_taste_ratio"]
+    np.testing.assert_array_equal(taste[2], second.tables.users.features[0, span])
 
 
 def test_a_dead_redis_is_unreachable_and_leaves_no_file_that_could_be_read(tmp_path: Path):

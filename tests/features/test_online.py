@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from domain.clock import LiveClock, ReplayClock
 from domain.errors import BadAnswer, Late, Unreachable
 from features import layout
-from features.contract import CONTRACT, Columns, Contract, Feature
+from features.contract import CONTRACT, Columns, Feature
 from features.online import ClientLimits, OnlineStore, connect, warm
 
 FEATURES = (
@@ -27,7 +27,7 @@ FEATURES = (
         "user_taste_ratio", "ratio", 0, 1, 0.25, "Three numbers", width=3, freshness_seconds=50, max_age_seconds=100
     ),
 )
-SMALL = Contract(Columns(FEATURES), CONTRACT.moment, CONTRACT.item, CONTRACT.context)
+SMALL = replace(CONTRACT, user=Columns(FEATURES))
 PROJECT = layout.project_name(SMALL, ("comedy",))
 NOW = 1_000_000.0
 
@@ -80,7 +80,7 @@ ROW: dict[str, bytes | None] = {
 
 
 def store_at(now: float = NOW) -> OnlineStore:
-    return OnlineStore(connect("redis://127.0.0.1:1/0"), PROJECT, SMALL, LiveClock(lambda: now))
+    return OnlineStore(connect("redis://127.0.0.1:1/0", PATIENT), PROJECT, SMALL, LiveClock(lambda: now))
 
 
 def decoded(**changed: bytes | None):
@@ -97,7 +97,7 @@ async def client(redis_url: str) -> AsyncIterator[object]:
 
 
 def put(redis_url: str, user_id: str, row: dict[str, bytes | None]) -> None:
-    pairs = zip(layout.view_fields(SMALL), row.values(), strict=True)
+    pairs = zip(layout.read_fields(SMALL), row.values(), strict=True)
     with redis_sync.Redis.from_url(redis_url) as writer:
         writer.hset(
             layout.row_key(PROJECT, user_id), mapping={field: value for field, value in pairs if value is not None}
@@ -148,7 +148,19 @@ class TestARow:
         with pytest.raises(BadAnswer):
             decoded(as_of=time)
 
-    def test_of_another_feature_view_alone_is_no_row(self):
+    def test_without_a_session_view_has_no_recents_and_no_problem(self):
+        stored = decoded(**dict.fromkeys(layout.RECENTS))
+        assert len(stored.recent) == 0
+        assert (stored.has_batch, stored.problems) == (True, ())
+
+    def test_without_a_batch_view_is_a_newcomer_with_defaults_as_of_now(self):
+        newcomer = decoded(**dict.fromkeys(name for name in ROW if name not in layout.RECENTS))
+        assert newcomer.features.tolist() == SMALL.user.defaults.tolist()
+        assert newcomer.recent.item_ids == ("296", "ünï")
+        assert (newcomer.has_batch, newcomer.problems) == (False, ())
+        assert (newcomer.as_of, newcomer.age, newcomer.stale) == (NOW, 0.0, False)
+
+    def test_without_either_view_is_no_row(self):
         assert store_at().decode([None] * len(ROW)) is None
 
 
@@ -303,6 +315,18 @@ class TestReading:
         with pytest.raises(BadAnswer):
             await OnlineStore(client, PROJECT, SMALL, LiveClock(lambda: NOW)).read("not a hash")
 
+    async def test_a_connection_that_redis_closed_meanwhile_is_opened_again(self, redis_url: str, client):
+        put(redis_url, "44", ROW)
+        store = OnlineStore(client, PROJECT, SMALL, LiveClock(lambda: NOW))
+        assert await store.read("44") is not None
+        name = await client.client_id()
+        with redis_sync.Redis.from_url(redis_url) as other:
+            other.client_kill_filter(_id=name)
+            other.ping()  # the closing has been sent by now
+        with contextlib.suppress(Unreachable):  # noticed before or while it is used, but by one read at most
+            await store.read("44")
+        assert await store.read("44") is not None
+
     async def test_a_dead_redis_is_unreachable(self):
         with pytest.raises(Unreachable):
             await store_at().read("42")
@@ -326,6 +350,15 @@ class TestASlowRedis:
             await store.read("43")
         server.answer(writer, ROW)
         assert (await first) is not None
+
+    async def test_gives_a_waiting_read_the_connection_that_is_freed(self, wire):
+        server, reading = wire
+        store = reading(replace(PATIENT, connections=1))
+        reads = [asyncio.create_task(store.read(str(user))) for user in range(3)]
+        for _ in reads:
+            server.answer(await server.asked.get(), ROW)
+        assert None not in await asyncio.gather(*reads)
+        assert len(store.client.connection_pool._available_connections) == 1
 
     async def test_answering_a_cancelled_read_is_heard_by_nobody(self, wire):
         server, reading = wire

@@ -33,7 +33,7 @@ N = 20
 
 def somebody(bundle: Bundle, row: int = 3) -> UserFeatures:
     users = bundle.tables.users
-    numeric = np.concatenate([users.features[row], np.ones(CONTRACT.moment.width, np.float32)])
+    numeric = np.concatenate([users.features[row], np.ones(CONTRACT.session.width + CONTRACT.moment.width, np.float32)])
     return UserFeatures(
         row, numeric, np.array([1, 2, 3, 4], np.int32), users.history(row), users.as_of, Freshness.FRESH
     )

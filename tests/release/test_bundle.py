@@ -126,3 +126,11 @@ def test_features_of_a_replayed_bundle_are_complete_up_to_now(tiny_bundle: Bundl
     (folder / PUBLICATION).write_text('{"number": 7, "published_at": 1000.0}')
     published = Bundle.load(folder)
     assert published.watermark > published.manifest.dataset.ended_at + 1e9
+
+
+def test_another_contract_is_refused_by_the_name_of_the_feature(folder: Path) -> None:
+    contract = json.loads((folder / MANIFEST).read_text())["contract"]
+    contract["session"][1]["unit"] = "minutes"
+    edit(folder / MANIFEST, contract_hash="0" * 16, contract=contract)
+    with pytest.raises(BundleError, match="session_length_seconds: unit is 'seconds' here and 'minutes' there"):
+        Bundle.load(folder)

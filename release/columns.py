@@ -1,0 +1,66 @@
+"""Frozen dataclasses of columns as a folder: one ``.npy`` an array, one folder a nested table. Never a pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.errors import BundleError
+
+T = TypeVar("T")
+
+
+def save(value: object, folder: Path) -> None:
+    """One ``.npy`` an array, one folder a nested table, one ``scalars.json`` for the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scalars = {}
+    for part in fields(value):  # type: ignore[arg-type]  # only called on dataclasses
+        held = getattr(value, part.name)
+        if isinstance(held, np.ndarray):
+            np.save(folder / f"{part.name}.npy", np.ascontiguousarray(held), allow_pickle=False)
+        elif is_dataclass(held):
+            save(held, folder / part.name)
+        else:
+            scalars[part.name] = held
+    if scalars:
+        (folder / "scalars.json").write_text(json.dumps(scalars))
+
+
+def load(kind: type[T], folder: Path, vouched: AbstractSet[str], at: str = "") -> T:
+    """The counterpart of ``save``: arrays memory-mapped, read-only. Only files that the manifest vouches for."""
+
+    def file(name: str) -> Path:
+        if at + name not in vouched:
+            raise BundleError(f"{folder.name}: {at}{name} is not in its manifest")
+        return folder / at / name
+
+    held: dict[str, Any] = {}
+    scalars: dict[str, Any] = {}
+    for name, hint in _parts(kind):
+        if get_origin(hint) is np.ndarray:
+            held[name] = _mapped(file(f"{name}.npy"))
+        elif is_dataclass(hint):
+            held[name] = load(hint, folder, vouched, f"{at}{name}/")  # type: ignore[arg-type]  # a type, no instance
+        else:
+            scalars = scalars or json.loads(file("scalars.json").read_text())
+            held[name] = tuple(scalars[name]) if get_origin(hint) is tuple else scalars[name]
+    return kind(**held)
+
+
+def _mapped(path: Path) -> NDArray[Any]:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise BundleError(f"{path.name} is not an array ({error})") from error
+
+
+def _parts(kind: type[Any]) -> Iterator[tuple[str, Any]]:
+    hints = get_type_hints(kind)
+    return ((f.name, hints[f.name]) for f in fields(kind))
