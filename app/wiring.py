@@ -235,8 +235,12 @@ class Serving:
         """Look at the link, and at how far the consumers are, for as long as the worker lives."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            await self.check()
-            await self.look_at_lag()
+            try:
+                await self.check()
+                await self.look_at_lag()
+            except Exception:  # the loop must outlive a bug in what it does, or bundles are never swapped again
+                metrics.bug_found("watch")
+                log.exception("bug in the watch loop")
 
     async def look_at_lag(self) -> None:
         """Off the path of a request. While Redis is away, what is known of the lag ages."""

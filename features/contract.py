@@ -65,6 +65,7 @@ USER = (
     Feature("user_events_7d_count", "count", 0, 1e6, 0, "Events in the last 7 days", scale="log1p"),
     Feature("user_events_30d_count", "count", 0, 1e6, 0, "Events in the last 30 days", scale="log1p"),
     Feature("user_rating_mean_stars", "stars", 0, 5, 3.5, "Mean rating given", nullable=True),
+    Feature("user_rating_mean_30d_stars", "stars", 0, 5, 3.5, "Mean rating given in the last 30 days", nullable=True),
     Feature("user_rating_std_stars", "stars", 0, 5, 1.0, "Standard deviation of the ratings given", nullable=True),
     Feature("user_positive_ratio", "ratio", 0, 1, 0.5, "Share of events that are positive", nullable=True),
     Feature(
@@ -115,6 +116,10 @@ CONTEXT = (
 ITEM = (
     Feature("item_age_years", "years", -5, 200, 15, "Years from release to the bundle", nullable=True),
     Feature("item_events_total_count", "count", 0, 1e9, 0, "Events of the item, ever", scale="log1p"),
+    Feature(
+        "item_popularity_decayed_count", "count", 0, 1e9, 0,
+        "Events of the item, one a year ago counting half", scale="log1p",
+    ),
     Feature("item_events_365d_count", "count", 0, 1e9, 0, "Events in the last 365 days of the data", scale="log1p"),
     Feature(
         "item_rating_mean_stars", "stars", 0, 5, 3.5,

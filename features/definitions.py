@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from domain.arrays import Codes, Floats, Mask
+from domain.arrays import Codes, Floats, Mask, Seconds
 from domain.catalogue import History
 from domain.request import Context
 from features.contract import CONTRACT, DAY, HOUR
@@ -20,6 +20,7 @@ RECENT_EVENTS = 20
 SESSION_EVENTS = 50  # what the stream keeps of a user, and so the longest session that can be told
 SESSION_GAP_SECONDS = 1800.0  # this long without an event ends a session
 SHRINKAGE_EVENTS = 20.0
+POPULARITY_HALF_LIFE = 365 * DAY
 YEAR_SECONDS = 365.25 * DAY
 
 
@@ -63,13 +64,14 @@ def user_features(history: History, moment: float, items: ItemFacts) -> Floats:
     if not len(past):
         return row
     liked = positive(past, items.positive_stars)
-    rated = past.rating[~np.isnan(past.rating)]
+    month = past.timestamp >= moment - 30 * DAY
+    rated, lately = (part[~np.isnan(part)] for part in (past.rating, past.rating[month]))
     age = calendar_year(moment) - items.year[past.item_row]
     age = age[~np.isnan(age)]
     values: dict[str, float | Floats] = {
         "user_events_total_count": len(past),
         "user_events_7d_count": int((past.timestamp >= moment - 7 * DAY).sum()),
-        "user_events_30d_count": int((past.timestamp >= moment - 30 * DAY).sum()),
+        "user_events_30d_count": int(month.sum()),
         "user_positive_ratio": float(liked.mean()),
         "user_item_popularity_mean_log_count": float(np.log1p(items.events_total[past.item_row]).mean()),
         "user_genre_taste_ratio": _genre_ratio(items.genres, past.item_row[liked]),
@@ -77,6 +79,8 @@ def user_features(history: History, moment: float, items: ItemFacts) -> Floats:
     }
     if len(rated):
         values |= {"user_rating_mean_stars": float(rated.mean()), "user_rating_std_stars": float(rated.std())}
+    if len(lately):
+        values["user_rating_mean_30d_stars"] = float(lately.mean())
     if len(age):
         values |= {"user_item_age_mean_years": float(age.mean()), "user_item_age_std_years": float(age.std())}
     for name, value in values.items():
@@ -152,7 +156,7 @@ def item_features(events: History, positive_stars: float, year: Floats, genres: 
     liked = positive(past, positive_stars)
     table = np.tile(columns.defaults, (n, 1))
 
-    def count(rows: np.ndarray[tuple[int], np.dtype[np.int32]], weight: Floats | None = None) -> Floats:
+    def count(rows: np.ndarray[tuple[int], np.dtype[np.int32]], weight: Floats | Seconds | None = None) -> Floats:
         return np.bincount(rows, weight, minlength=n).astype(np.float32)
 
     def shrunk(total: Floats, weight: Floats) -> Floats:
@@ -162,6 +166,9 @@ def item_features(events: History, positive_stars: float, year: Floats, genres: 
     values: dict[str, Floats] = {
         "item_age_years": np.where(np.isnan(year), table[:, 0], calendar_year(moment) - year).astype(np.float32),
         "item_events_total_count": count(past.item_row),
+        "item_popularity_decayed_count": count(
+            past.item_row, 0.5 ** ((moment - past.timestamp) / POPULARITY_HALF_LIFE)
+        ),
         "item_events_365d_count": count(past.item_row[recent]),
         "item_genres_count": genres.sum(axis=1, dtype=np.float32),
         "item_genre_flag": genres.astype(np.float32),

@@ -24,6 +24,7 @@ from events.lag import KEY
 from features import layout
 from features.online import ClientLimits, connect
 from release.bundle import Bundle, replace_tables
+from tests.kafka_cluster import running_cluster
 
 PATIENT = ClientLimits(connections=4, wait_seconds=5.0, connect_seconds=5.0, answer_seconds=5.0)
 
@@ -81,6 +82,21 @@ async def test_events_reach_the_view_follow_the_bundle_and_the_lag_is_told(
     await until(lambda: _is(items_of(client, new, user), ("item-7",)))
     stopping.set()
     await asyncio.wait_for(running, 10)
+
+
+async def test_the_same_through_kafka(settings: Settings, client: aioredis.Redis, tiny_bundle: Bundle) -> None:
+    with running_cluster() as cluster:
+        there = dataclasses.replace(settings, event_log="kafka", kafka_brokers=cluster.brokers)
+        for topic in (there.kafka_topic, f"{there.kafka_topic}.dead"):
+            cluster.make_topic(topic)
+        user, stopping, log = f"user-{uuid4().hex}", asyncio.Event(), open_log(there)
+        await log.append([Event(f"e{at}", user, f"item-{at}", "play", float(at)) for at in (2, 1, 2)])
+        running = asyncio.create_task(consume(there, "test-kafka", stopping))
+        project = project_of(tiny_bundle.path)
+        await until(lambda: _is(items_of(client, project, user), ("item-1", "item-2")))
+        await log.close()
+        stopping.set()
+        await asyncio.wait_for(running, 20)
 
 
 async def _is(question: Awaitable[object], answer: object) -> bool:

@@ -68,6 +68,7 @@ def test_user_features_are_what_their_names_say() -> None:
     assert value(row, "user_events_30d_count") == 2
     assert value(row, "user_events_7d_count") == 1
     assert value(row, "user_rating_mean_stars") == pytest.approx(11 / 3)
+    assert value(row, "user_rating_mean_30d_stars") == pytest.approx(3.0)
     assert value(row, "user_positive_ratio") == pytest.approx(2 / 3)
     assert value(row, "user_genre_taste_ratio")[:2].tolist() == [1.0, 0.0]
     np.testing.assert_allclose(value(row, "user_genre_recent_ratio")[:2], [2 / 3, 1 / 3], rtol=1e-6)
@@ -116,6 +117,13 @@ def test_item_means_are_shrunk_toward_the_mean_of_all() -> None:
     assert stars[1] == pytest.approx((5 + 20 * mean) / 21)
     assert stars[2] == pytest.approx(mean)
     assert np.isfinite(table).all()
+
+
+def test_an_items_popularity_halves_every_year() -> None:
+    events = history((0, 3.0, MOMENT - 730 * DAY), (0, 3.0, MOMENT - 365 * DAY), (1, 3.0, MOMENT - 1))
+    table = item_features(events, 4.0, facts().year, facts().genres, MOMENT)
+    decayed = table[:, CONTRACT.item.slices["item_popularity_decayed_count"]].ravel()
+    assert decayed.tolist()[:3] == pytest.approx([0.75, 1.0, 0.0], abs=1e-6)
 
 
 def session_at(moment: float, *times: float) -> dict[str, float]:
