@@ -48,8 +48,9 @@ fmt: setup ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Benchmarks: CPU of one user's read, beside the Feast SDK
+bench: setup ## Benchmarks: one user read beside the Feast SDK, and the cost of watching features
 	$(BIN)/python -m benchmarks.online_read
+	$(BIN)/python -m benchmarks.feature_watch
 
 proto: setup ## Generate the gRPC code from app/proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. app/proto/streamrec/v1/*.proto

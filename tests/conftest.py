@@ -9,12 +9,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from app.parts import TritonPorts, remove_shared_memory, start_redis, start_triton
 from app.process import Part
 from release.bundle import Bundle
 from tests import tiny_bundle as tiny
+
+# Time on a shared machine says nothing about the code.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
