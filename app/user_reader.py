@@ -24,6 +24,7 @@ from retrieval.gather import Attempt
 
 PART = "features"
 EVENTS_LATE = "events.lag"
+MAX_AGE_SECONDS = min(feature.max_age_seconds for feature in CONTRACT.user.features)
 
 
 class Store(Protocol):
@@ -39,6 +40,7 @@ class UserReader:
     store: Store
     attempt: Attempt
     last_seen: StaleFeatures
+    project: str  # whose rows the store holds
     problem: Callable[[str, str], None]  # told of every stored value that could not be used: feature, reason
     users: Users
     items: Items
@@ -62,10 +64,12 @@ class UserReader:
             stored = await self.attempt(PART, lambda: self.store.read(user_id), deadline)
         except DependencyError as error:
             self._count_read(request, None)
-            return self._assemble(request, self.last_seen.last(user_id), Freshness.STALE, f"{PART}.{error.cause}")
+            return self._assemble(request, self._last_seen(user_id), Freshness.STALE, f"{PART}.{error.cause}")
         self._count_read(request, stored)
-        if stored is not None:
-            self.last_seen.keep(user_id, stored)
+        if stored is None:
+            self.last_seen.forget(self.project, user_id)
+        else:
+            self.last_seen.keep(self.project, user_id, stored)
             for feature, problem in stored.problems:
                 self.problem(feature, problem)
         reason = self._stale(request, stored)
@@ -88,8 +92,18 @@ class UserReader:
             self.watch.read(whole=stored is not None and stored.has_batch and not stored.problems)
 
     def history(self, request: Request) -> History:
-        """What the bundle and the request itself know, with no read at all: for the rungs below retrieval."""
-        return self.users.history(request.user_row).then(_just_now(request))
+        """What the bundle, the last read here and the request itself know, with no I/O: for rungs below retrieval."""
+        history = self.users.history(request.user_row)
+        stored = None if request.user_id is None else self._last_seen(request.user_id)
+        if stored is not None:
+            history = history.then(self._recent(stored, history.last_event))
+        return history.then(_just_now(request))
+
+    def _last_seen(self, user_id: str) -> StoredUser | None:
+        """The last good read of the user here, unless it is older than any of its features may be."""
+        stored = self.last_seen.last(self.project, user_id)
+        too_old = stored is not None and self.clock.now(None) - stored.as_of > MAX_AGE_SECONDS
+        return None if too_old else stored
 
     def _assemble(
         self, request: Request, stored: StoredUser | None, freshness: Freshness, reason: str | None

@@ -128,6 +128,7 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
             store=online.OnlineStore(process.redis, project, CONTRACT, bundle.clock),
             attempt=attempt,
             last_seen=process.last_seen,
+            project=project,
             problem=metrics.feature_problem,
             users=tables.users,
             items=tables.items,
@@ -251,6 +252,8 @@ class Serving:
     async def check(self) -> None:
         """Swap the pipeline if the link names another bundle. One that does not load is refused once and left alone."""
         path = self.process.settings.bundle.resolve()
+        if path == self.bundle.path:
+            self._refused = None  # the link was moved back: what was refused may have been mended when it returns
         if path in {self.bundle.path, self._refused}:
             return
         try:

@@ -24,6 +24,7 @@ from domain.errors import BreakerOpen
 
 NEVER = 1_000_000_000
 BUCKETS = 10
+MAX_DOUBLINGS = 30  # an outage may outlast what a float can double
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,8 @@ class Breaker:
         self._window.add(self._clock(), fault=fault)
 
     def _open(self) -> None:
-        pause = min(self.policy.open_seconds * 2**self._failed_probings, self.policy.open_seconds_limit)
+        doubled = self.policy.open_seconds * 2.0 ** min(self._failed_probings, MAX_DOUBLINGS)
+        pause = min(doubled, self.policy.open_seconds_limit)
         self._reopen_at = self._clock() + pause * (0.75 + 0.5 * self._jitter())
         self._machine.open()
 

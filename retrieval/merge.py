@@ -44,11 +44,18 @@ def merge(found: Sequence[Candidates], quotas: Sequence[int], keep: Mask, limit:
 
 
 def with_forced(candidates: Candidates, forced: Rows, limit: int) -> Candidates:
-    """The candidates with ``forced`` rows among them, taking the last places; nobody proposed those that are new."""
+    """The candidates with ``forced`` rows among them, at most ``limit`` in all; nobody proposed those that are new.
+
+    Forced rows displace the last of the others, and are themselves at most a fifth of ``limit``.
+    """
+    forced = forced[: limit // 5]
     new = np.setdiff1d(forced, candidates.item_row)
     if not len(new):
         return candidates
-    kept = candidates.take(slice(limit - len(new)))
+    room = limit - len(new)
+    protected = np.isin(candidates.item_row, forced)
+    others = np.cumsum(~protected) <= room - int(protected.sum())
+    kept = candidates.take(protected | others)
     unknown = np.full((len(new), candidates.source_scores.shape[1]), np.nan, np.float32)
     return Candidates(
         np.concatenate([kept.item_row, new.astype(np.int32)]),

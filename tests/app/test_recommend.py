@@ -49,7 +49,7 @@ class Store:
         r = len(self.recent)
         recents = Recents(self.recent, np.full(r, 5, np.float32), np.full(r, 2e9))
         return (
-            StoredUser(CONTRACT.user.defaults, recents, 0.0, 0.0, stale=False, problems=())
+            StoredUser(CONTRACT.user.defaults, recents, 9e9, 0.0, stale=False, problems=())
             if user_id in self.known
             else None
         )
@@ -248,3 +248,30 @@ async def test_a_bug_is_counted_and_still_answered(pipeline: Pipeline, process: 
     assert answer.level is Level.BATCH_LIST
     assert answer.reasons == ("service.bug",)
     assert len(answer.items) == 5
+
+
+async def test_what_the_stream_told_stays_out_of_precomputed_lists_too(pipeline: Pipeline) -> None:
+    listed = [item.item_id for item in precomputed(pipeline, Query(KNOWN, limit=5), "why.not").items]
+    streamed = with_store(pipeline, Store(KNOWN, recent=tuple(listed[:2])))
+    await ask(streamed)
+    after = {item.item_id for item in precomputed(streamed, Query(KNOWN, limit=50), "why.not").items}
+    assert not after & set(listed[:2])
+
+
+async def test_a_user_whom_the_store_forgot_is_forgotten_here(pipeline: Pipeline) -> None:
+    await ask(with_store(pipeline, Store("gone", recent=("item-10",))), Query("gone", limit=5))
+    await ask(with_store(pipeline, Store()), Query("gone", limit=5))
+    answer = await ask(with_store(pipeline, Store(error=Unreachable("redis"))), Query("gone", limit=50))
+    assert "item-10" in {item.item_id for item in answer.items}
+
+
+async def test_features_kept_from_another_project_are_not_used(pipeline: Pipeline) -> None:
+    await ask(with_store(pipeline, Store("new", recent=("item-10",))), Query("new", limit=5))
+    away = with_store(pipeline, Store(error=Unreachable("redis")))
+    other = replace(away, reader=replace(away.reader, project="another"))
+    assert "item-10" in {item.item_id for item in (await ask(other, Query("new", limit=50))).items}
+
+
+async def test_a_list_filled_up_with_popular_items_says_popular(pipeline: Pipeline) -> None:
+    assert precomputed(pipeline, Query(KNOWN, limit=5), "why.not").level is Level.BATCH_LIST
+    assert precomputed(pipeline, Query(KNOWN, limit=40), "why.not").level is Level.POPULAR

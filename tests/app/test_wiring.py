@@ -110,6 +110,22 @@ async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(serving: Se
     assert (await ask(serving)).bundle == before
 
 
+async def test_a_refused_bundle_may_come_back_mended(serving: Serving, tmp_path: Path) -> None:
+    first = serving.bundle.path
+    folder = publish(tiny.make(tmp_path / "other", seed=1), tmp_path, 2)
+    index = folder / "two_tower" / "index.faiss"
+    whole = index.read_bytes()
+    index.write_bytes(b"nonsense")
+    await serving.check()
+    assert serving.bundle.path == first
+    for target in (first, folder):
+        index.write_bytes(whole)
+        (tmp_path / "next").symlink_to(target)
+        (tmp_path / "next").replace(tmp_path / "current")
+        await serving.check()
+    assert serving.bundle.path == folder
+
+
 async def test_an_index_that_faiss_cannot_read_is_refused_even_if_the_manifest_vouches(
     serving: Serving, tmp_path: Path
 ) -> None:

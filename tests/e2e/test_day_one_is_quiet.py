@@ -48,7 +48,7 @@ async def replayed(bundle: Bundle, elapsed: float) -> Skew:
 
     facts = item_facts(items, dataset.positive_stars)
     reader = UserReader(
-        Stored(bundle), attempt, StaleFeatures(), lambda *_: None, users, items, facts, clock=clock, watch=watch
+        Stored(bundle), attempt, StaleFeatures(), "project", lambda *_: None, users, items, facts, clock, watch
     )
     for row in range(len(users)):
         now = clock.now(users.history(row).last_event)

@@ -129,3 +129,14 @@ def test_an_answer_from_before_the_trip_closes_nothing(breaker: Breaker, clock: 
     breaker.admit()
     breaker.succeed(0.01, probe=early)
     assert breaker.state == "half-open"
+
+
+def test_an_outage_of_any_length_ends(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    for _ in range(1_100):
+        clock.now += 3.0
+        breaker.fail(probe=breaker.admit())
+    clock.now += 3.0
+    for _ in range(POLICY.probes):
+        call(breaker, ok=True)
+    assert breaker.state == "closed"

@@ -61,7 +61,7 @@ class QuickStart:
         bins = Bins(self.reference.edges, self.reference.ages)
         watch, unused = (FeatureWatch("b", bins, clock, clock.wall) for _ in range(2))
         reader = UserReader(
-            self, _attempt, StaleFeatures(), _no_problem, self.users, self.items, self.facts, clock, unused
+            self, _attempt, StaleFeatures(), "project", _no_problem, self.users, self.items, self.facts, clock, unused
         )
         for row in rows.tolist():
             now = clock.now(self.users.history(row).last_event)

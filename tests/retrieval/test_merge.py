@@ -64,6 +64,12 @@ def test_nothing_found_is_nothing_with_the_right_columns() -> None:
 
 
 def test_forced_items_take_the_last_places_and_nobody_proposed_them() -> None:
-    merged = with_forced(merge([proposed([1, 2, 3])], [3], everything(), 3), np.array([2, 9], np.int32), 3)
-    assert merged.item_row.tolist() == [1, 2, 9]
-    assert merged.proposed_by.tolist() == [[True], [True], [False]]
+    merged = with_forced(merge([proposed([*range(10)])], [10], everything(), 10), np.array([9, 20], np.int32), 10)
+    assert merged.item_row.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 9, 20]
+    assert merged.proposed_by.ravel().tolist() == [True] * 9 + [False]
+
+
+def test_forced_items_are_a_fifth_of_the_candidates_at_most() -> None:
+    merged = with_forced(merge([proposed([*range(10)])], [10], everything(), 10), np.arange(20, 40, dtype=np.int32), 10)
+    assert len(merged) == 10
+    assert (merged.item_row >= 20).sum() == 2
