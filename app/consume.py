@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import sys
 import time
@@ -19,11 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis.asyncio as aioredis
-import uvloop
 
-from app import log, metrics
+from app import metrics
 from app.event_parts import open_feed
-from app.process import stop_signal
+from app.program import run_process, stop_signal
 from app.settings import Settings
 from domain.errors import BundleError, DependencyError, StartError, StreamRecError
 from events.consumer import Consumer, waited
@@ -119,24 +117,15 @@ async def tell_lag(feed: EventFeed, client: aioredis.Redis, stopping: asyncio.Ev
             _log.warning("lag not told", extra={"why": str(error)})
 
 
-async def _main(settings: Settings, number: str) -> None:
-    await consume(settings, f"{socket.gethostname()}-{number}", stop_signal())
-
-
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 0 when told to stop, 2 when it could not start."""
-    try:
-        settings = Settings.from_environment(os.environ)
-        log.configure(settings.log_level)
+    number = arguments[0] if arguments else "0"
+
+    async def work(settings: Settings) -> None:
         metrics.serves_no_bundle()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_main(settings, arguments[0] if arguments else "0"))
-    except StreamRecError as error:
-        print(f"streamrec: {error}", file=sys.stderr)  # noqa: T201  # for the person at the terminal
-        return 2
-    except KeyboardInterrupt:  # before the handlers stood
-        return 130
-    return 0
+        await consume(settings, f"{socket.gethostname()}-{number}", stop_signal())
+
+    return run_process(work)
 
 
 if __name__ == "__main__":

@@ -12,23 +12,21 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 import uvicorn
-import uvloop
 
-from app import log, metrics
+from app import metrics
 from app.edge import Patience, Readiness
 from app.grpc_api import GrpcDoor
 from app.health import Heartbeat
 from app.http_api import create_app
-from app.process import stop_signal
+from app.program import run_process, stop_signal
 from app.settings import Settings
-from domain.errors import StartError, StreamRecError
+from domain.errors import StartError
 
 if TYPE_CHECKING:
     from app.edge import Serving
@@ -131,17 +129,7 @@ def bracketed(host: str) -> str:
 
 def main() -> int:
     """The exit status: 0 when told to stop, 2 when it could not start."""
-    try:
-        settings = Settings.from_environment(os.environ)
-        log.configure(settings.log_level)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(work(settings))
-    except StreamRecError as error:
-        print(f"streamrec: {error}", file=sys.stderr)  # noqa: T201  # for the person at the terminal
-        return 2
-    except KeyboardInterrupt:  # before the handlers stood
-        return 130
-    return 0
+    return run_process(work)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ is killed.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -162,11 +161,3 @@ def child_environment(settings: Settings) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     return {**os.environ, **resolved, "PYTHONPATH": path}
-
-
-def stop_signal() -> asyncio.Event:
-    """Set by SIGTERM or SIGINT."""
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    return told
