@@ -161,3 +161,20 @@ async def test_a_store_whose_features_mean_something_else_is_refused_by_name(
                 await open_serving(replace(settings, redis_url=redis_url))
         finally:
             await client.delete(key)
+
+
+async def test_campaigns_come_from_the_file_that_the_setting_names(settings: Settings, tiny_bundle: Bundle) -> None:
+    users, items = tiny_bundle.tables.users, tiny_bundle.tables.items
+    seen = set(users.history(users.ids.row("user-1")).item_row.tolist())
+    sold = next(items.ids.text(row) for row in range(len(items)) if row not in seen)
+    file = settings.home / "campaigns.toml"
+    file.write_text(
+        f'[[campaign]]\nname = "spring"\nitem_ids = ["{sold}"]\nslots = [2]\n'
+        "starts_at = 2020-01-01T00:00:00Z\nends_at = 2100-01-01T00:00:00Z\n"
+    )
+    serving = await open_serving(replace(settings, campaigns=file))
+    try:
+        answer = await ask(serving)
+    finally:
+        await serving.close()
+    assert (answer.items[2].item_id, answer.items[2].rule) == (sold, "promotion")
