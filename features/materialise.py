@@ -101,8 +101,8 @@ def agree(redis_url: str, project: str, meaning: Meaning) -> None:
         raise PublishError(f"the store {project} was written under another contract: {'; '.join(found)}")
 
 
-def open_repository(redis_url: str, offline: OfflineTable, bundle_version: str | None = None) -> FeatureStore:
-    """Feast's store of a project, with a feature service for the bundle if one is named.
+def open_repository(redis_url: str | None, offline: OfflineTable, bundle_version: str | None = None) -> FeatureStore:
+    """Feast's store of a project; online if there is a ``redis_url``, with a service for the bundle if one is named.
 
     Importing Feast changes the warning filters of the whole process; here that ends with the block.
     """

@@ -17,7 +17,7 @@ from domain.deadline import Deadline
 from domain.request import Context, Request
 from domain.stages import Source
 from domain.user import Freshness, UserFeatures
-from features.definitions import ItemFacts, context_codes, item_features, numeric_features
+from features.definitions import ItemFacts, context_codes, item_features
 from release.bundle import SourceSpec
 from retrieval.collaborative import Collaborative
 from retrieval.content import Content
@@ -28,6 +28,7 @@ from retrieval.popularity import Popularity, PopularityTables
 from retrieval.two_tower import TwoTower, UserTower
 from training import collaborative, popularity, two_tower
 from training.split import Cut
+from training.stored import numeric_at
 
 SOURCES = (
     SourceSpec("two_tower", depth=1000, quota=400),
@@ -92,15 +93,18 @@ def item_facts(cut: Cut) -> ItemFacts:
     return ItemFacts(dataset.year, dataset.genres, events, dataset.settings.positive_stars)
 
 
-def user_at(fitted: Fitted, user: int) -> UserFeatures:
-    """What serving would know of the user at the cut's moment.
+def users_at(fitted: Fitted, users: Sequence[int]) -> list[UserFeatures]:
+    """What serving would know of these users at the cut's moments.
 
     The history is all that lies before the cut; the numbers are of strictly earlier seconds than the moment.
     """
-    history, moment = fitted.cut.history(user), fitted.cut.moment(user)
-    numeric = numeric_features(history, moment, fitted.facts)
-    codes = context_codes(Context(), moment)
-    return UserFeatures(user, numeric, codes, history, fitted.cut.dataset.ended_at, Freshness.FRESH)
+    cut = fitted.cut
+    histories, moments = [cut.history(user) for user in users], np.array([cut.moment(user) for user in users])
+    numeric = numeric_at(cut.dataset, users, histories, moments, fitted.facts)
+    return [
+        UserFeatures(user, row, context_codes(Context(), moment), history, cut.dataset.ended_at, Freshness.FRESH)
+        for user, row, history, moment in zip(users, numeric, histories, moments.tolist(), strict=True)
+    ]
 
 
 @contextmanager
@@ -133,21 +137,21 @@ class Retrieved:
 
 def retrieve_all(fitted: Fitted, users: Sequence[int]) -> list[Retrieved]:
     """Retrieval and merge for these users at the cut's moments."""
+    known = users_at(fitted, users)
 
     async def ask() -> list[Retrieved]:
         with opened(fitted) as sources:
-            return [await _retrieve(fitted, sources, user) for user in users]
+            return [await _retrieve(fitted, sources, user) for user in known]
 
     return asyncio.run(ask())
 
 
-async def _retrieve(fitted: Fitted, sources: Sequence[Source], user: int) -> Retrieved:
-    known = user_at(fitted, user)
-
+async def _retrieve(fitted: Fitted, sources: Sequence[Source], known: UserFeatures) -> Retrieved:
     async def read() -> UserFeatures:
         return known
 
     dataset = fitted.cut.dataset
+    user = known.row
     request = Request(dataset.user_ids.text(user), user, 100, Context(), fitted.cut.moment(user))
     task = asyncio.create_task(read())
     found = [await source.retrieve(request, task, Deadline.after(FOREVER_SECONDS)) for source in sources]

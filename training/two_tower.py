@@ -22,9 +22,10 @@ from torch import nn
 from domain.arrays import Floats, Rows
 from domain.catalogue import History
 from features.contract import CONTRACT
-from features.definitions import ItemFacts, numeric_features, positive
+from features.definitions import ItemFacts, positive
 from retrieval.two_tower import MAX_HISTORY, UserTower, history_shares
 from training.split import Cut
+from training.stored import numeric_at
 
 EMBEDDING, HIDDEN, VECTOR = 64, 128, 64
 MOMENTS = 24  # examples a user and epoch at most
@@ -122,32 +123,32 @@ def log_popularity(cut: Cut) -> Floats:
 
 def make_examples(cut: Cut, facts: ItemFacts) -> Examples:
     """Each user with at least two known likes, at up to ``MOMENTS`` evenly spaced moments when a like was to come."""
-    rows = [row for user in range(len(cut.length)) for row in _of_user(cut.history(user), facts)]
+    rows = [row for user in range(len(cut.length)) for row in _of_user(user, cut.history(user), facts)]
     if not rows:
         nobody = np.full((1, MAX_HISTORY), -1)
         return Examples(nobody, np.zeros((1, MAX_HISTORY), np.float32), _no_numeric(), np.full((1, TARGETS), -1))
-    liked = np.stack([_padded(likes, MAX_HISTORY) for likes, _, _ in rows])
-    share = np.stack([_padded_shares(len(likes)) for likes, _, _ in rows])
-    return Examples(
-        liked, share, np.stack([numeric for _, numeric, _ in rows]), np.stack([_padded(t, TARGETS) for _, _, t in rows])
-    )
+    users, moments = [user for user, _, _, _ in rows], np.array([moment for _, moment, _, _ in rows])
+    numeric = numeric_at(cut.dataset, users, [cut.history(user) for user in users], moments, facts)
+    liked = np.stack([_padded(likes, MAX_HISTORY) for _, _, likes, _ in rows])
+    share = np.stack([_padded_shares(len(likes)) for _, _, likes, _ in rows])
+    target = np.stack([_padded(targets, TARGETS) for _, _, _, targets in rows])
+    return Examples(liked, share, CONTRACT.numeric.scaled(numeric), target)
 
 
 def _no_numeric() -> Floats:
     return CONTRACT.numeric.scaled(CONTRACT.numeric.defaults)[None]
 
 
-def _of_user(history: History, facts: ItemFacts) -> list[tuple[Rows, Floats, Rows]]:
-    """(likes so far, numeric features, next likes) at each moment: likes are those before the first target."""
+def _of_user(user: int, history: History, facts: ItemFacts) -> list[tuple[int, float, Rows, Rows]]:
+    """(user, moment, likes so far, next likes) at each moment: likes are those before the first target."""
     at = np.flatnonzero(positive(history, facts.positive_stars))
     if len(at) < 2:
         return []
     found = []
     for k in np.unique(np.linspace(1, len(at) - 1, MOMENTS).round().astype(int)).tolist():
         moment = float(np.floor(history.timestamp[at[k]]))
-        numeric = numeric_features(history, moment, facts)
         likes, targets = history.item_row[at[:k]][-MAX_HISTORY:], history.item_row[at[k : k + TARGETS]]
-        found.append((likes, CONTRACT.numeric.scaled(numeric), targets))
+        found.append((user, moment, likes, targets))
     return found
 
 

@@ -87,8 +87,11 @@ def _source(view: str, offline: OfflineTable) -> FileSource:
     )
 
 
-def open_store(redis_url: str, contract: Contract, offline: OfflineTable) -> FeatureStore:
-    """The store of one project, its definitions registered; everything it writes lies under ``home/feast``."""
+def open_store(redis_url: str | None, contract: Contract, offline: OfflineTable) -> FeatureStore:
+    """The store of one project, its definitions registered; everything it writes lies under ``home/feast``.
+
+    Without a ``redis_url`` it has no online store: for training sets.
+    """
     registry = offline.home.resolve() / "feast" / "registry.db"
     registry.parent.mkdir(parents=True, exist_ok=True)
     config = RepoConfig(
@@ -96,7 +99,7 @@ def open_store(redis_url: str, contract: Contract, offline: OfflineTable) -> Fea
         provider="local",
         registry=RegistryConfig(path=str(registry)),
         offline_store={"type": ENGINES[offline.form]},
-        online_store=_online_store(redis_url, contract),
+        online_store=None if redis_url is None else _online_store(redis_url, contract),
         entity_key_serialization_version=layout.ENTITY_KEY_VERSION,
     )
     store = FeatureStore(config=config)

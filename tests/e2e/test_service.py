@@ -9,11 +9,15 @@ import shutil
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import cast
 
 import grpc
 import httpx
 import pytest
+import redis
 
+from features import layout
+from features.contract import CONTRACT
 from release.bundle import Bundle, replace_tables
 from tests.e2e.conftest import Service, eventually, start, stop
 
@@ -48,6 +52,35 @@ def test_all_four_sources_are_at_work_over_a_few_users(service: Service) -> None
 def test_users_get_slates_of_their_own(service: Service) -> None:
     slates = {tuple(item["item_id"] for item in service.ask(user_id=user)["items"]) for user in USERS}
     assert len(slates) == len(USERS)
+
+
+def test_a_late_batch_is_stale_features_kept_until_they_are_too_old(service: Service, trained_bundle: Bundle) -> None:
+    """The row is rewritten in the real Redis with an older watermark, as a batch step that did not run leaves it."""
+    user, tables = "73", trained_bundle.tables
+    key = layout.row_key(layout.project_name(CONTRACT, tables.items.genre_names), user)
+    watermark, count = layout.batch_fields(CONTRACT)[0], CONTRACT.user.features[0].name
+    limit, too_old = CONTRACT.user.features[0].freshness_seconds, CONTRACT.user.features[0].max_age_seconds
+    with redis.Redis(port=int(service.environ["STREAMREC_REDIS_PORT"])) as client:
+        written = cast("bytes", client.hget(key, watermark))
+        now = layout.decode_time(written)
+        try:
+            for age, expired in ((2 * limit, 0.0), (too_old + limit, 1.0)):
+                before = expired_total(service, count)
+                client.hset(key, mapping={watermark: layout.encode_time(now - age)})
+                answer = service.ask(user_id=user)
+                assert answer["degradation"] == {"level": "STALE_FEATURES", "reasons": ["features.stale"]}
+                assert len(answer["items"]) == 20
+                assert expired_total(service, count) - before == expired
+        finally:
+            client.hset(key, mapping={watermark: written})
+    assert service.ask_at_full(user_id=user)["degradation"]["reasons"] == []
+
+
+def expired_total(service: Service, feature: str) -> float:
+    """How often the feature's value was past its maximum age, so that its default served."""
+    text = httpx.get(f"{service.address}/metrics", timeout=10).text
+    labels = rf'feature="{feature}",reason="expired"'
+    return sum(map(float, re.findall(rf"^streamrec_feature_problems_total\{{{labels}\}} (\S+)", text, re.MULTILINE)))
 
 
 def test_an_unknown_user_is_a_cold_start_not_an_error(service: Service) -> None:

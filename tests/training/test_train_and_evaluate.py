@@ -12,12 +12,14 @@ from domain.errors import DatasetError
 from domain.request import Context, Request
 from fallbacks.batch_lists import BatchList
 from features.contract import CONTRACT
+from features.definitions import numeric_features
 from release.bundle import Bundle
 from tests.training.conftest import MakeFolder
 from training import content, dcn_v2, evaluate, sources
 from training.dataset import read
 from training.rank_rows import collect
 from training.split import final_cut, validation_cut
+from training.stored import stored_features
 from training.train import train
 
 
@@ -96,9 +98,22 @@ def test_features_of_a_request_ignore_the_seconds_of_the_held_out_events(make_ra
     dataset = read(make_random_folder())
     cut = final_cut(dataset)
     fitted = sources.fit(cut, content.fit(dataset), np.inf, 0)
-    known = sources.user_at(fitted, 0)
+    known = sources.retrieve_all(fitted, [0])[0].user
     assert known.numeric[0] == cut.length[0]  # events, ever
     assert len(known.history) == cut.length[0]
+
+
+def test_stored_features_of_training_come_out_of_the_point_in_time_join(make_random_folder: MakeFolder) -> None:
+    dataset = read(make_random_folder())
+    fitted = sources.fit(final_cut(dataset), content.fit(dataset), np.inf, 0)
+    users = [2, 0, 1]
+    rows = collect(fitted, 0, users)
+    histories, moments = [fitted.cut.history(u) for u in users], np.array([fitted.cut.moment(u) for u in users])
+    stored = stored_features(dataset, users, histories, moments, fitted.facts)
+    np.testing.assert_array_equal(rows.numeric[:, : CONTRACT.user.width], stored)
+    expected = [numeric_features(h, m, fitted.facts) for h, m in zip(histories, moments.tolist(), strict=True)]
+    np.testing.assert_array_equal(rows.numeric, np.stack(expected))
+    assert len(np.unique(stored, axis=0)) == len(users)
 
 
 def test_quality_is_perfect_for_the_perfect_order_and_zero_for_the_empty_one() -> None:
