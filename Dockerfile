@@ -40,6 +40,7 @@ FROM base AS serve
 RUN pip install --no-cache-dir --constraint constraints.txt . && rm -rf /src
 WORKDIR /var/lib/streamrec
 USER streamrec
+# Others can connect, so it wants STREAMREC_API_KEYS, or STREAMREC_TRUSTED_PROXY=1 where a proxy checks callers.
 ENV STREAMREC_HOST=0.0.0.0
 VOLUME /var/lib/streamrec
 EXPOSE 8080 8081

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from app import access
+from app.access import CLIENT, DEFAULT_RATE, ROLES
 from app.client import NotAnswering, call
 from app.settings import Settings, describe
 from app.table import table
@@ -76,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
     bundle.add_argument("verb", choices=["show"])
     bundle.add_argument("folder", type=Path, nargs="?", help="default: the one that is served")
     add("health", health, "Exit 0 if the running service is ready; for sidecars and HEALTHCHECK")
+    made = add("key", make_key, "Make an API key: the line for STREAMREC_API_KEYS on stdout, the key itself on stderr")
+    made.add_argument("name", help="whose it is: a-z, 0-9 and -, at most 32")
+    made.add_argument("--role", choices=ROLES, default=CLIENT, help="what it is for (default: client)")
+    made.add_argument("--rate", type=float, default=DEFAULT_RATE, help="requests a second on this machine")
+    made.add_argument("--burst", type=float, help="requests at once after a rest (default: one second's)")
     add("settings", show_settings, "Every setting, its value and what it means")
     add("features", show_features, "The feature contract")
     watched = add("skew", show_skew, "Compare what the rankers were given lately with training; exit 1 on an alert")
@@ -140,7 +147,7 @@ def recommend(asked: argparse.Namespace, settings: Settings) -> int:
         "debug": True,
     }
     body |= {} if asked.user is None else {"user_id": asked.user}
-    status, answer = call(settings.http_address, "/v1/recommendations", body)
+    status, answer = call(settings.http_address, "/v1/recommendations", body, key=settings.key)
     if status != 200:
         print(f"streamrec: refused ({status}): {answer.get('detail', 'no reason given')}", file=sys.stderr)
         return UNUSABLE
@@ -159,7 +166,7 @@ def health(asked: argparse.Namespace, settings: Settings) -> int:
     del asked
     try:
         status, _ = call(settings.http_address, "/readyz")
-        _, state = call(settings.http_address, "/healthz")
+        _, state = call(settings.http_address, "/healthz", key=settings.key)
     except NotAnswering as error:
         print(f"streamrec: {error}", file=sys.stderr)
         return FAILED
@@ -167,6 +174,14 @@ def health(asked: argparse.Namespace, settings: Settings) -> int:
     print(f"{'ready' if status == 200 else 'not ready'}: bundle {bundle.get('version')}, worker {state.get('worker')}")
     print(table(["dependency", "breaker"], [(name, str(breaker)) for name, breaker in dependencies.items()]))
     return 0 if status == 200 else FAILED
+
+
+def make_key(asked: argparse.Namespace, settings: Settings) -> int:
+    del settings
+    token, key = access.make_key(asked.name, asked.role, asked.rate, asked.burst)
+    print(f"{token}\n^ the key: give it to its owner, it is kept nowhere", file=sys.stderr)
+    print(key.line)
+    return 0
 
 
 def show_settings(asked: argparse.Namespace, settings: Settings) -> int:

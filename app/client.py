@@ -17,13 +17,14 @@ class NotAnswering(StreamRecError):
     """Nobody answers there."""
 
 
-def call(address: str, path: str, body: dict[str, object] | None = None) -> tuple[int, Any]:
+def call(address: str, path: str, body: dict[str, object] | None = None, *, key: str | None = None) -> tuple[int, Any]:
     """Status and decoded JSON of one call to ``address`` (``http://host:port``); raises ``NotAnswering``.
 
-    With a ``body`` it is a POST. A refusal by the service is an answer like any other.
+    With a ``body`` it is a POST; ``key`` is an API key. A refusal by the service is an answer like any other.
     """
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address + path, data, {"content-type": "application/json"})  # noqa: S310  # http
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(address + path, data, headers)  # noqa: S310  # http
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy to oneself
     try:
         with opener.open(request, timeout=TIMEOUT_SECONDS) as answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -71,13 +71,13 @@ def request_id(given: str | None) -> str:
     return given if given and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def seconds_of(milliseconds: str | None) -> float | None:
-    """A timeout header's value in seconds; raises ``InvalidRequest``. None and negative: not named, and long over."""
-    if milliseconds is None:
+def seconds_of(milliseconds: Sequence[str]) -> float | None:
+    """Seconds in the values of a timeout header; raises ``InvalidRequest``. None if there is none; may be negative."""
+    if not milliseconds:
         return None
-    if not _NUMBER.fullmatch(milliseconds):
-        raise InvalidRequest("X-Request-Timeout-Ms must be a number of milliseconds")
-    return float(milliseconds) / 1000
+    if len(milliseconds) > 1 or not _NUMBER.fullmatch(milliseconds[0]):
+        raise InvalidRequest("X-Request-Timeout-Ms must be one number of milliseconds")
+    return float(milliseconds[0]) / 1000
 
 
 async def answer(serving: Serving, query: Query, deadline: Deadline) -> Answer:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
-import orjson
 from google.protobuf.message import DecodeError
 
 from app import metrics
 from app.edge import report_bug, request_id
 from app.proto.streamrec.v1 import events_pb2 as pb
-from app.wire import MalformedRequest
+from app.wire import json_object
 from domain.errors import DependencyError, InvalidRequest, Late
 from domain.request import MAX_ID_BYTES
 from events.consumer import FUTURE_SECONDS
@@ -39,11 +38,8 @@ _REQUIRED = ("event_id", "user_id", "item_id", "kind")
 
 def events_from_json(body: bytes, now: float) -> tuple[Event, ...]:
     """The body of ``POST /v1/events``; raises ``InvalidRequest``."""
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise MalformedRequest("the body is not valid JSON in UTF-8") from None
-    if not isinstance(given, dict) or given.keys() != {"events"}:
+    given = json_object(body)
+    if given.keys() != {"events"}:
         raise InvalidRequest("the body must be a JSON object with the one field events")
     return events_from_fields(given["events"], now)
 

@@ -16,8 +16,10 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from app import metrics, wire
+from app.access import Access
 from app.edge import MAX_REQUEST_BYTES, Patience, Serving, answer, report_bug, request_id
 from app.events_api import EVENTS, EventsRpc
+from app.grpc_access import AccessInterceptor, GrpcTls
 from app.proto.streamrec.v1 import recommender_pb2 as pb
 from domain.answer import Answer
 from domain.deadline import Deadline
@@ -127,8 +129,12 @@ def response(given: Answer, *, debug: bool) -> bytes:
 class GrpcDoor:
     """The gRPC server of one worker; several share the port, and the kernel deals out the connections."""
 
-    def __init__(self, serving: Serving, patience: Patience) -> None:
-        self._server = grpc.aio.server(options=_OPTIONS)
+    def __init__(
+        self, serving: Serving, patience: Patience, access: Access | None = None, tls: GrpcTls | None = None
+    ) -> None:
+        interceptors = (AccessInterceptor(access or Access(None)),)
+        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        self._tls = tls
         self._health = health_aio.HealthServicer()
         recommend = grpc.unary_unary_rpc_method_handler(Recommender(serving, patience).recommend)
         append = grpc.unary_unary_rpc_method_handler(EventsRpc(serving.events).append)
@@ -143,14 +149,20 @@ class GrpcDoor:
 
     async def open(self, address: str) -> int:
         """Listen on ``host:port`` and say SERVING; gives the port; raises ``StartError`` if it is taken."""
+        credentials = self._tls and self._tls.credentials()
         try:
-            port = self._server.add_insecure_port(address)
+            port = self._listen(address, credentials)
         except RuntimeError as error:
-            raise StartError(f"gRPC cannot listen on {address}: is the port taken?") from error
+            raise StartError(f"gRPC cannot listen on {address}: is the port taken, or a TLS file no PEM?") from error
         await self._server.start()
         for service in ("", RECOMMENDER, EVENTS):
             await self._health.set(service, Status.SERVING)
         return int(port)
+
+    def _listen(self, address: str, credentials: grpc.ServerCredentials | None) -> int:
+        if credentials is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, credentials))
 
     async def drain(self) -> None:
         """Say NOT_SERVING, for good."""
@@ -173,4 +185,7 @@ _LEVELS = {name.removeprefix("DEGRADATION_LEVEL_"): value for name, value in pb.
 _OPTIONS = [
     ("grpc.so_reuseport", 1),
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_concurrent_streams", 1000),  # of one connection; further calls wait at the caller
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
 ]

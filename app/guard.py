@@ -37,13 +37,21 @@ class Guard:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.breakers = breakers
+        self.held: frozenset[str] = frozenset()  # by an operator's order: not asked, whatever the breaker says
         self._fair_seconds = fair_seconds
         self._observe = observe
         self._clock = clock
 
+    def hold(self, names: frozenset[str]) -> None:
+        """Ask these no more, and the others again."""
+        self.held = names
+
     async def attempt(self, name: str, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         """What ``work()`` returns, by ``deadline``; raises ``DependencyError``, or whatever bug ``work`` has."""
         breaker = self.breakers[name]
+        if name in self.held:
+            self._observe(name, BreakerOpen.cause, 0.0)
+            raise BreakerOpen(name)
         try:
             probe = breaker.admit()
         except BreakerOpen as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -10,23 +11,17 @@ from typing import TYPE_CHECKING
 import orjson
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
-from app import events_api, metrics, openapi, wire
-from app.edge import (
-    MAX_REQUEST_BYTES,
-    Patience,
-    Readiness,
-    Serving,
-    answer,
-    report_bug,
-    request_id,
-    seconds_of,
-)
+from app import admin_api, events_api, metrics, openapi, wire
+from app.access import Access, Outcome, bearer, roles_of_path
+from app.body import read_body
+from app.edge import Patience, Readiness, Serving, answer, report_bug, request_id, seconds_of
+from app.refusal import problem_response, refuse_http, refuse_invalid
 from domain.deadline import Deadline
 from domain.errors import DependencyError, InvalidRequest
 from domain.request import Query
@@ -35,35 +30,49 @@ from events.log import EventLog
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-BODY_SECONDS = 5.0
-"""How long a body may take to arrive. A caller's deadline runs meanwhile; this only frees the connection."""
+    from app.orders import OrderBook
 
 CLIENT_LEFT = 499
 MEASURED = {"/v1/recommendations": metrics.request_finished, "/v1/events": metrics.events_asked}
 
 JSON = "application/json"
+CHALLENGE = {"www-authenticate": "Bearer"}
 
 
-def create_app(serving: Serving, readiness: Readiness, patience: Patience) -> FastAPI:
-    """The ASGI application over ``serving``."""
+def create_app(
+    serving: Serving,
+    readiness: Readiness,
+    patience: Patience,
+    access: Access | None = None,
+    orders: OrderBook | None = None,
+) -> FastAPI:
+    """The ASGI application over ``serving``. Without ``access`` nobody needs a key; without ``orders`` none are taken.
+
+    What every request passes, in this order: ``Edge`` (id, count, the last resort), ``AccessCheck`` (may they, and so
+    often?), then routing and parsing.
+    """
+    access = access or Access(None)
     app = FastAPI(
         title="StreamRec",
         version="1",
-        middleware=[Middleware(Edge)],
-        exception_handlers={HTTPException: _refuse_http, InvalidRequest: _refuse_invalid},
+        middleware=[Middleware(Edge), Middleware(AccessCheck, access=access)],
+        exception_handlers={HTTPException: refuse_http, InvalidRequest: refuse_invalid},
         redirect_slashes=False,
         redoc_url=None,
     )
     _add_recommendations(app, serving, patience)
     _add_events(app, serving.events)
     _add_probes(app, serving, readiness)
+    if orders is not None:
+        app.include_router(admin_api.router(orders, serving.state()["dependencies"].keys()))
     return app
 
 
 def _add_recommendations(app: FastAPI, serving: Serving, patience: Patience) -> None:
     async def respond(query: Query, deadline: Deadline) -> Response:
         given = await answer(serving, query, deadline)
-        return Response(wire.answer_to_json(given, debug=query.debug), media_type=JSON)
+        headers = {"server-timing": wire.server_timing(given)}
+        return Response(wire.answer_to_json(given, debug=query.debug), headers=headers, media_type=JSON)
 
     @app.post("/v1/recommendations", openapi_extra=openapi.POST, tags=["recommendations"])
     async def recommend(request: HttpRequest) -> Response:
@@ -81,6 +90,7 @@ def _add_recommendations(app: FastAPI, serving: Serving, patience: Patience) -> 
     async def recommend_user(request: HttpRequest) -> Response:
         """The same answer, for a person with curl."""
         deadline = _deadline(request, patience)
+        wire.require_utf8(request.scope["raw_path"])
         parameters = request.query_params.multi_items()
         query = wire.query_from_path(request.path_params["user_id"], parameters, request.state.request_id)
         return await respond(query, deadline)
@@ -110,7 +120,7 @@ def _add_probes(app: FastAPI, serving: Serving, readiness: Readiness) -> None:
         """The process runs and its loop turns."""
         return Response(b'{"alive":true}', media_type=JSON)
 
-    @app.get("/readyz", tags=["probes"])
+    @app.get("/readyz", openapi_extra=openapi.PROBE, tags=["probes"])
     async def ready() -> Response:
         """This process wants requests. A dead dependency changes nothing here: the answer still comes."""
         body = orjson.dumps({"ready": readiness.ready})
@@ -121,7 +131,7 @@ def _add_probes(app: FastAPI, serving: Serving, readiness: Readiness) -> None:
         """What is loaded here, and the state of each dependency as this worker sees it."""
         return Response(orjson.dumps({"ready": readiness.ready, **serving.state()}), media_type=JSON)
 
-    @app.get("/metrics", tags=["probes"])
+    @app.get("/metrics", openapi_extra=openapi.METRICS, response_class=PlainTextResponse, tags=["probes"])
     async def measured() -> Response:
         """Prometheus' text format, all workers together."""
         body, media_type = await asyncio.to_thread(metrics.exposition)  # reads a file for each worker
@@ -130,51 +140,8 @@ def _add_probes(app: FastAPI, serving: Serving, readiness: Readiness) -> None:
 
 def _deadline(request: HttpRequest, patience: Patience) -> Deadline:
     """Counted from the moment the request came through the door, so that a slow body spends the caller's time."""
-    asked = seconds_of(request.headers.get("x-request-timeout-ms"))
+    asked = seconds_of(request.headers.getlist("x-request-timeout-ms"))
     return Deadline(request.state.arrived_at + patience.seconds(asked))
-
-
-async def read_body(request: HttpRequest, seconds: float = BODY_SECONDS) -> bytes:
-    """The whole body, refused as soon as it is known to be too large or too slow; raises ``HTTPException``."""
-    declared = request.headers.get("content-length", "0")
-    if not declared.isascii() or not declared.isdigit():
-        raise _closing(HTTPStatus.BAD_REQUEST)
-    if len(declared) > 9 or int(declared) > MAX_REQUEST_BYTES:
-        raise _closing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_REQUEST_BYTES:
-                    raise _closing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    except TimeoutError:
-        raise _closing(HTTPStatus.REQUEST_TIMEOUT) from None
-    return bytes(body)
-
-
-def _closing(status: HTTPStatus) -> HTTPException:
-    """A refusal that leaves a body unread, so the connection cannot be used again."""
-    detail = f"the body may have at most {MAX_REQUEST_BYTES} bytes" if status == 413 else ""
-    return HTTPException(status, detail, headers={"connection": "close"})
-
-
-def problem_response(status: int, detail: str = "", headers: dict[str, str] | None = None) -> Response:
-    """An RFC 9457 problem document."""
-    return Response(wire.problem(status, detail), status, headers, media_type=wire.PROBLEM)
-
-
-async def _refuse_http(request: HttpRequest, error: Exception) -> Response:
-    """Unknown routes and methods, and what ``read_body`` refuses: all of it worded by the framework or by us."""
-    del request
-    refusal = error if isinstance(error, HTTPException) else HTTPException(500)
-    return problem_response(refusal.status_code, refusal.detail, dict(refusal.headers or {}))
-
-
-async def _refuse_invalid(request: HttpRequest, error: Exception) -> Response:
-    del request
-    malformed = isinstance(error, wire.MalformedRequest)
-    return problem_response(400 if malformed else 422, str(error))
 
 
 class Edge:
@@ -211,3 +178,36 @@ class Edge:
             for path, finished in MEASURED.items():
                 if scope["path"].startswith(path):
                     finished("http", str(status or CLIENT_LEFT), time.monotonic() - arrived_at)
+
+
+class AccessCheck:
+    """Before anything is routed or parsed, in plain ASGI: who asks, and may they, so often?"""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        roles = roles_of_path(scope["path"]) if scope["type"] == "http" else None
+        if roles is None:
+            await self._app(scope, receive, send)
+            return
+        verdict = self._access.check(bearer(Headers(scope=scope).getlist("authorization")), roles)
+        metrics.access_checked(verdict.name, verdict.outcome.value)
+        scope["state"]["key"] = verdict.name
+        match verdict.outcome:
+            case Outcome.GRANTED:
+                await self._app(scope, receive, send)
+                return
+            case Outcome.UNKNOWN:
+                refusal = problem_response(401, "an API key is needed: Authorization: Bearer KEY", CHALLENGE)
+            case Outcome.FORBIDDEN:
+                refusal = problem_response(403, "this needs a key of another role")
+            case Outcome.LIMITED:
+                refusal = problem_response(429, "too many requests with this key", retry_after(verdict.retry_seconds))
+        await refusal(scope, receive, send)
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """The header, in whole seconds and never zero."""
+    return {"retry-after": str(max(1, math.ceil(seconds)))}

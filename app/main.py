@@ -20,10 +20,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from app import metrics
+from app.access import Access, open_access
+from app.connection import Connection
 from app.edge import Patience, Readiness
+from app.grpc_access import GrpcTls
 from app.grpc_api import GrpcDoor
 from app.health import Heartbeat
 from app.http_api import create_app
+from app.orders import OrderBook
 from app.program import run_process, stop_signal
 from app.settings import Settings
 from domain.errors import StartError
@@ -41,12 +45,14 @@ _log = logging.getLogger("streamrec.worker")
 class HttpDoor(uvicorn.Server):
     """Uvicorn without its signal handlers: this process has two doors, and ``work`` closes both."""
 
-    def __init__(self, serving: Serving, readiness: Readiness, settings: Settings) -> None:
-        app = create_app(serving, readiness, patience_of(settings))
+    def __init__(
+        self, serving: Serving, readiness: Readiness, settings: Settings, access: Access | None = None
+    ) -> None:
+        app = create_app(serving, readiness, patience_of(settings), access, OrderBook(settings.home))
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -99,9 +105,9 @@ async def work(settings: Settings) -> None:
 
 async def serve_until(told: Callable[[], Awaitable[object]], serving: Serving, settings: Settings) -> None:
     """Both doors open until ``told()`` returns; raises ``StartError`` if one cannot open, or closes by itself."""
-    readiness = Readiness(serving)
-    grpc_door = GrpcDoor(serving, patience_of(settings))
-    http_door = HttpDoor(serving, readiness, settings)
+    readiness, access = Readiness(serving), open_access(settings)
+    grpc_door = GrpcDoor(serving, patience_of(settings), access, GrpcTls.of(settings))
+    http_door = HttpDoor(serving, readiness, settings, access)
     with listen(settings) as listener:
         await grpc_door.open(f"{bracketed(settings.host)}:{settings.grpc_port}")
         gc.collect()

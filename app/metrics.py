@@ -91,6 +91,12 @@ EVENT_LAG = Gauge(
 )  # fmt: skip
 BUGS = Counter("streamrec_bugs_total", "Exceptions that nobody expected", ["where"], registry=REGISTRY)
 
+ACCESS = Counter(
+    "streamrec_access_total",
+    "Requests checked at the door, by the key's name (empty: none that is known) and outcome",
+    ["key", "outcome"],
+    registry=REGISTRY,
+)
 BUNDLES_REFUSED = Counter("streamrec_bundles_refused_total", "Published bundles that did not load", registry=REGISTRY)
 
 # "live": a worker that is gone does not count. "sum": how many workers say so, and no label a worker.
@@ -190,6 +196,11 @@ def event_lag_is(seconds: float) -> None:
 
 def bug_found(where: str) -> None:
     BUGS.labels(where).inc()
+
+
+def access_checked(key: str, outcome: str) -> None:
+    """``key`` is the name of a key in the operator's file, so there are no more of them than lines."""
+    ACCESS.labels(key, outcome).inc()
 
 
 def breaker_is(part: str, state: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from app.events_api import MAX_EVENTS
@@ -92,6 +93,9 @@ _EVENT: Schema = {
     },
     "required": ["event_id", "user_id", "item_id", "kind"],
     "additionalProperties": False,
+    "if": {"properties": {"kind": {"const": "rating"}}},
+    "then": {"required": ["rating"]},
+    "else": {"properties": {"rating": False}},
 }
 
 EVENTS: Schema = {
@@ -109,7 +113,7 @@ _HEADERS: list[Schema] = [
         "name": "X-Request-Timeout-Ms",
         "in": "header",
         "description": "How long the caller waits; the answer leaves by then",
-        "schema": {"type": "number"},
+        "schema": {"type": "string", "pattern": r"^-?[0-9]{1,400}(\.[0-9]{1,400})?$", "examples": ["80"]},
     },
     {
         "name": "X-Request-Id",
@@ -121,10 +125,31 @@ _HEADERS: list[Schema] = [
 
 
 def _responses(*refusals: int) -> Schema:
-    answer = {"description": "A slate, and how good it is", "content": {"application/json": {"schema": ANSWER}}}
+    answer = {
+        "description": "A slate, and how good it is",
+        "headers": {
+            "Server-Timing": {"description": "The stages of timing_ms, for browsers", "schema": {"type": "string"}}
+        },
+        "content": {"application/json": {"schema": ANSWER}},
+    }
     refused = {"description": "Refused", "content": {PROBLEM: {"schema": _PROBLEM}}}
     return {"200": answer} | {str(status): refused for status in refusals}
 
+
+_KEYED: Schema = {
+    "401": {
+        "description": "No API key, or none that is known",
+        "headers": {"WWW-Authenticate": {"schema": {"type": "string"}}},
+        "content": {PROBLEM: {"schema": _PROBLEM}},
+    },
+    "403": {"description": "A key of another role", "content": {PROBLEM: {"schema": _PROBLEM}}},
+    "429": {
+        "description": "Too many requests",
+        "headers": {"Retry-After": {"schema": {"type": "integer"}}},
+        "content": {PROBLEM: {"schema": _PROBLEM}},
+    },
+}
+"""What every call may be answered where API keys are on."""
 
 POST_EVENTS: Schema = {
     "parameters": _HEADERS[1:],
@@ -137,13 +162,14 @@ POST_EVENTS: Schema = {
             "content": {PROBLEM: {"schema": _PROBLEM}},
         },
     }
-    | {status: refusal for status, refusal in _responses(400, 408, 413, 422, 500).items() if status != "200"},
+    | {status: refusal for status, refusal in _responses(400, 408, 413, 422, 500).items() if status != "200"}
+    | _KEYED,
 }
 
 POST: Schema = {
     "parameters": _HEADERS,
     "requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST}}},
-    "responses": _responses(400, 408, 413, 422, 500),
+    "responses": _responses(400, 408, 413, 422, 500) | _KEYED,
 }
 
 GET: Schema = {
@@ -152,5 +178,31 @@ GET: Schema = {
         {"name": "limit", "in": "query", "schema": _LIMIT},
         *_HEADERS,
     ],
-    "responses": _responses(422, 500),
+    "responses": _responses(400, 422, 500) | _KEYED,
 }
+
+_ORDERS = _object({"held": {"type": "array", "items": {"type": "string"}}, "reloads": {"type": "integer"}})
+
+
+def _ordered(*refusals: int) -> Schema:
+    ordered = {"description": "What is ordered now", "content": {"application/json": {"schema": _ORDERS}}}
+    return _responses(*refusals) | {"200": ordered} | _KEYED
+
+
+ADMIN: Schema = {"responses": _ordered(500)}
+
+
+def admin_holds(known: Collection[str]) -> Schema:
+    """``PUT /admin/holds``, where ``known`` can be held."""
+    parts = {"type": "array", "items": {"type": "string", "enum": sorted(known)}}
+    body = _object({"parts": parts}, closed=True) | {"required": ["parts"]}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": _ordered(400, 408, 413, 422, 500),
+    }
+
+
+METRICS: Schema = {
+    "responses": {"200": {"description": "Samples", "content": {"text/plain": {"schema": {"type": "string"}}}}} | _KEYED
+}
+PROBE: Schema = {"responses": {"503": {"description": "Not now", "content": {"application/json": {}}}}}

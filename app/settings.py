@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from domain.errors import StartError
 
@@ -86,7 +86,15 @@ def _path(text: str) -> Path:
     return Path(_text(text)).expanduser().absolute()  # not resolved: the bundle may be a link that moves
 
 
+def _key(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("an API key as `streamrec key` shows it")
+    return text
+
+
 _PORT = _whole(1, 65535)
+_SECRET = frozenset({"redis_url", "key"})
+_REDIS_TLS = {"redis_ca": "ssl_ca_certs", "redis_cert": "ssl_certfile", "redis_key": "ssl_keyfile"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +119,26 @@ class Settings:
     ] = None
     workers: Annotated[int, Setting(_whole(1, 256), "Worker processes")] = 1
 
+    api_keys: Annotated[
+        Path | None, Setting(_path, "File of API keys; unset: callers need none, which only loopback may do")
+    ] = None
+    trusted_proxy: Annotated[
+        bool, Setting(_flag, "1: no API keys although others can connect, because a proxy in front checks callers")
+    ] = False
+    key: Annotated[str | None, Setting(_key, "API key that `streamrec` sends when it asks the running service")] = None
+    grpc_cert: Annotated[Path | None, Setting(_path, "gRPC's certificate chain (PEM); unset: gRPC without TLS")] = None
+    grpc_key: Annotated[Path | None, Setting(_path, "Private key of that certificate (PEM)")] = None
+    grpc_client_ca: Annotated[
+        Path | None, Setting(_path, "Authority (PEM) whose certificate gRPC's callers must show; unset: none")
+    ] = None
+
     redis_url: Annotated[str | None, Setting(_redis_url, "Redis to use; unset: `serve` starts one of its own")] = None
     redis_port: Annotated[int, Setting(_PORT, "Port of the Redis that `serve` starts")] = 8082
+    redis_ca: Annotated[
+        Path | None, Setting(_path, "Authority (PEM) of the certificate of a rediss:// Redis; unset: the system's")
+    ] = None
+    redis_cert: Annotated[Path | None, Setting(_path, "Certificate (PEM) that Redis is shown")] = None
+    redis_key: Annotated[Path | None, Setting(_path, "Private key of that certificate (PEM)")] = None
     redis_server: Annotated[Path | None, Setting(_path, "redis-server program to start; unset: looked for")] = None
 
     triton_url: Annotated[
@@ -221,6 +247,13 @@ class Settings:
             holders[port] = name
         if self.event_log == "kafka" and self.kafka_brokers is None:
             raise StartError(f"{variable_of('event_log')} is kafka, so {variable_of('kafka_brokers')} must be set")
+        for first, second in (("grpc_cert", "grpc_key"), ("redis_cert", "redis_key")):
+            if (getattr(self, first) is None) != (getattr(self, second) is None):
+                raise StartError(f"{variable_of(first)} and {variable_of(second)} go together")
+        if self.grpc_client_ca is not None and self.grpc_cert is None:
+            raise StartError(f"{variable_of('grpc_client_ca')} needs {variable_of('grpc_cert')}")
+        if self._redis_tls and urlsplit(self.redis_url or "").scheme != "rediss":
+            raise StartError(f"{variable_of(next(iter(self._redis_tls)))} needs a rediss:// {variable_of('redis_url')}")
         if self.deadline_seconds > self.max_deadline_seconds:
             raise StartError(f"{variable_of('deadline_seconds')} exceeds {variable_of('max_deadline_seconds')}")
         if self.reserve_seconds >= self.deadline_seconds:
@@ -241,8 +274,17 @@ class Settings:
 
     @property
     def redis_address(self) -> str:
-        """The Redis to talk to: the one given, or the one that ``serve`` starts."""
-        return self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+        """The Redis to talk to: the one given, or the one that ``serve`` starts. TLS's files are in the query."""
+        given = self.redis_url or f"redis://127.0.0.1:{self.redis_port}/0"
+        if not self._redis_tls:
+            return given
+        address = urlsplit(given)
+        files = {_REDIS_TLS[name]: str(path) for name, path in self._redis_tls.items()}
+        return address._replace(query=urlencode(dict(parse_qsl(address.query)) | files)).geturl()
+
+    @property
+    def _redis_tls(self) -> dict[str, Path]:
+        return {name: path for name in _REDIS_TLS if (path := getattr(self, name)) is not None}
 
     @property
     def triton_address(self) -> str:
@@ -304,7 +346,7 @@ def _read(name: str, variable: str, text: str) -> object:
     try:
         return _table()[name].read(text)
     except ValueError as error:
-        said = "" if name == "redis_url" else f", not {text!r}"  # a URL may carry a password
+        said = "" if name in _SECRET else f", not {text!r}"  # a URL may carry a password
         raise StartError(f"{variable} must be {error}{said}") from None
 
 
@@ -320,6 +362,8 @@ def _written(name: str, value: object) -> str:
         return str(int(value))
     if name.endswith("_seconds") and isinstance(value, float):
         return f"{value * 1000:g}"
+    if name == "key":
+        return "***"
     if name == "redis_url":
         return _without_password(str(value))
     return str(value)

@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from app import parts, process
+from app.access import open_access
 from app.client import NotAnswering, call
 from app.keeper import FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS, Keeper
 from app.parts import TritonPorts
@@ -48,6 +49,7 @@ def serve(settings: Settings, make_bundle: MakeBundle | None = None, echo: Echo 
 
     ``make_bundle`` trains the first bundle and returns its folder.
     """
+    open_access(settings)
     service = Service(settings, make_bundle or train_in_child, echo or _say)
     with _interruptible(), _only_one(settings.home):
         try:
@@ -270,9 +272,10 @@ class Service:
         """The address, a curl line and what it answered."""
         settings = self.settings
         path = f"/v1/recommendations/{quote(_someone(settings.bundle), safe='')}?limit=3"
-        status, answer = call(settings.http_address, path)
+        status, answer = call(settings.http_address, path, key=settings.key)
+        key = f' -H "Authorization: Bearer ${variable_of("key")}"' if settings.api_keys else ""
         self.echo(f"\nStreamRec answers at {settings.http_address} (HTTP) and {_grpc_address(settings)} (gRPC). Try:\n")
-        self.echo(f"    curl -s '{settings.http_address}{path}'\n")
+        self.echo(f"    curl -s{key} '{settings.http_address}{path}'\n")
         self.echo(f"which answered just now ({status}):\n\n{json.dumps(answer, indent=2, ensure_ascii=False)}\n")
         self.echo(f"Logs are in {settings.home / 'logs'}. Ctrl-C stops everything.")
 

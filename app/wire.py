@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -32,13 +33,18 @@ class MalformedRequest(InvalidRequest):
 
 def query_from_json(body: bytes, request_id: str = "") -> Query:
     """The body of ``POST /v1/recommendations``; raises ``InvalidRequest``."""
+    return query_from_fields(json_object(body), request_id)
+
+
+def json_object(body: bytes) -> dict[str, object]:
+    """A body that is one JSON object; of a key given twice the last counts. Raises ``InvalidRequest``."""
     try:
         given = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise MalformedRequest("the body is not valid JSON in UTF-8") from None
     if not isinstance(given, dict):
         raise InvalidRequest("the body must be a JSON object")
-    return query_from_fields(given, request_id)
+    return given
 
 
 def query_from_fields(given: Mapping[str, object], request_id: str = "") -> Query:
@@ -76,6 +82,19 @@ def answer_to_json(answer: Answer, *, debug: bool) -> bytes:
     if debug:
         body["debug"] = {"ranked": answer.ranked, "worker": os.getpid()}
     return orjson.dumps(body)
+
+
+def server_timing(answer: Answer) -> str:
+    """The value of ``Server-Timing``: the answer's stages, in milliseconds."""
+    return ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in answer.timing.items())
+
+
+def require_utf8(raw_path: bytes) -> None:
+    """Raise ``MalformedRequest`` if a percent-encoded path is not UTF-8: decoding would make many ids into one."""
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise MalformedRequest("the path is not valid UTF-8") from None
 
 
 def problem(status: int, detail: str = "") -> bytes:

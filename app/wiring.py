@@ -24,6 +24,7 @@ from app import metrics
 from app.event_parts import open_log
 from app.feature_watch import keep_watching, watch_of
 from app.guard import Guard
+from app.orders import Follower, OrderBook
 from app.recommend import RANKING, Budget, Pipeline, precomputed, recommend
 from app.settings import Settings
 from app.user_reader import PART as FEATURES
@@ -75,20 +76,22 @@ class Process:
     last_seen: StaleFeatures
     events: EventLog
     lag: LagWatch
+    orders: Follower
 
     @classmethod
     def of(cls, settings: Settings) -> Process:
         """Everything made, nothing connected yet: a dependency that is away now is found out by the first request."""
-        client = online.connect(settings.redis_address)
+        client, guard = online.connect(settings.redis_address), _guard(settings)
         return cls(
             settings,
             client,
             TritonChannel(settings.triton_address),
             BoundedExecutor(SEARCH_THREADS, SEARCHES_WAITING),
-            _guard(settings),
+            guard,
             StaleFeatures(),
             open_log(settings),
             LagWatch(client),
+            Follower(OrderBook(settings.home), guard.hold),
         )
 
     async def close(self) -> None:
@@ -230,6 +233,7 @@ class Serving:
             "triton_model_version": publication and str(publication.number),
             "sources": [source.name for source in self.pipeline.sources],
             "dependencies": {name: breaker.state for name, breaker in self.process.guard.breakers.items()},
+            "held": self.process.orders.held,
         }
 
     async def watch(self) -> None:
@@ -252,8 +256,8 @@ class Serving:
     async def check(self) -> None:
         """Swap the pipeline if the link names another bundle. One that does not load is refused once and left alone."""
         path = self.process.settings.bundle.resolve()
-        if path == self.bundle.path:
-            self._refused = None  # the link was moved back: what was refused may have been mended when it returns
+        if self.process.orders.follow() or path == self.bundle.path:
+            self._refused = None  # ordered, or the link was moved back: what was refused may have been mended since
         if path in {self.bundle.path, self._refused}:
             return
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from fastapi import FastAPI
 
+from app.access import ANYBODY, Access, Outcome, Verdict, make_key
 from app.cli import features_text, main
 from app.edge import Patience, Readiness
 from app.http_api import create_app
@@ -33,15 +36,22 @@ def serving() -> FakeServing:
 @pytest.fixture
 def environ(serving: FakeServing, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a command beside a running service, on a thread with a loop of its own."""
-    app = create_app(serving, Readiness(serving), Patience(0.15, 1.0))
+    with running(create_app(serving, Readiness(serving), Patience(0.15, 1.0))) as port:
+        yield {"STREAMREC_HTTP_PORT": str(port), "STREAMREC_HOME": str(tmp_path)}
+
+
+@contextlib.contextmanager
+def running(app: FastAPI) -> Iterator[int]:
+    """The port of an application on a thread with a loop of its own."""
     server = uvicorn.Server(uvicorn.Config(app, ws="none", lifespan="off", log_config=None))
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
     thread.start()
-    yield {"STREAMREC_HTTP_PORT": str(port), "STREAMREC_HOME": str(tmp_path)}
+    yield port
     server.should_exit = True
     thread.join(10)
+    listener.close()
 
 
 @pytest.fixture
@@ -179,3 +189,43 @@ def test_the_serving_commands_need_nothing_of_training() -> None:
 def test_a_table_is_aligned_and_harmless() -> None:
     text = table(["id", "title"], [("1", "七人の侍"), ("20", "a\x1b[31mb")], right=frozenset({0}))
     assert text.splitlines() == ["id  title", "--  --------", " 1  七人の侍", "20  a?[31mb"]
+
+
+def test_a_key_is_shown_once_and_its_line_opens_the_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["key", "shop", "--rate", "5", "--role", "reader"], {}) == 0
+    printed = capsys.readouterr()
+    token = printed.err.split()[0]
+    assert token.partition(".")[2] not in printed.out
+    (tmp_path / "keys").write_text(printed.out)
+    assert Access(tmp_path / "keys").check(token, ANYBODY) == Verdict(Outcome.GRANTED, "shop")
+    assert printed.out.split()[1::2] == ["reader", "5"]
+
+
+@pytest.mark.parametrize("arguments", [["Shop"], ["shop", "--rate", "0"], ["shop", "--rate", "nan"], ["a" * 33]])
+def test_a_key_that_no_file_could_hold_is_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["key", *arguments], {"STREAMREC_HOME": str(tmp_path)}) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_commands_send_the_key_that_the_settings_hold(
+    serving: FakeServing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token, key = make_key("terminal")
+    (tmp_path / "keys").write_text(key.line)
+    app = create_app(serving, Readiness(serving), Patience(0.15, 1.0), Access(tmp_path / "keys"))
+    with running(app) as port:
+        environ = {"STREAMREC_HTTP_PORT": str(port), "STREAMREC_HOME": str(tmp_path)}
+        assert main(["recommend", "42"], environ) == 2
+        assert "API key is needed" in capsys.readouterr().err
+        assert main(["health"], environ) == 0  # readiness is open: a container's HEALTHCHECK has no key
+        assert main(["recommend", "42"], environ | {"STREAMREC_KEY": token}) == 0
+        assert main(["health"], environ | {"STREAMREC_KEY": token}) == 0
+    assert "tiny-1" in capsys.readouterr().out
+
+
+def test_serve_refuses_at_once_to_let_strangers_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve"], {"STREAMREC_HOST": "0.0.0.0", "STREAMREC_HOME": str(tmp_path / "home")}) == 2
+    assert "STREAMREC_API_KEYS" in capsys.readouterr().err
+    assert not (tmp_path / "home").exists()

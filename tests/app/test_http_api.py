@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-import socket
 from collections.abc import AsyncIterator
 
 import httpx
@@ -15,12 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.types import Message
 
+from app.body import read_body
 from app.edge import MAX_REQUEST_BYTES, Patience, Readiness
-from app.http_api import create_app, read_body
-from app.main import HttpDoor
+from app.http_api import create_app
 from app.metrics import REGISTRY
-from app.settings import Settings
 from domain.degradation import DegradationLevel
+from tests.app.doors import ask, listening
 from tests.app.fake_serving import TITLE, FakeServing
 
 PATIENCE = Patience(default=0.150, longest=1.0)
@@ -44,36 +42,12 @@ async def client(serving: FakeServing, readiness: Readiness) -> AsyncIterator[ht
         yield client
 
 
-@contextlib.asynccontextmanager
-async def listening(serving: FakeServing) -> AsyncIterator[int]:
-    """A real server on a port of its own."""
-    server = HttpDoor(serving, Readiness(serving), Settings())
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        task = asyncio.create_task(server.serve([listener]))
-        try:
-            yield port
-        finally:
-            server.should_exit = True
-            await task
-
-
 def problem(response: httpx.Response) -> dict[str, object]:
     assert response.headers["content-type"] == "application/problem+json"
     assert len(response.content) < 2048
     body = response.json()
     assert body["status"] == response.status_code
     return body
-
-
-async def ask(port: int, message: bytes) -> bytes:
-    """Send raw bytes, and read until the server closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(message)
-    answer = await asyncio.wait_for(reader.read(), 10)
-    writer.close()
-    await writer.wait_closed()
-    return answer
 
 
 async def test_a_request_is_answered_with_a_slate(client: httpx.AsyncClient, serving: FakeServing) -> None:
@@ -95,6 +69,25 @@ async def test_a_degraded_answer_is_a_200(client: httpx.AsyncClient, serving: Fa
     response = await client.get("/v1/recommendations/42")
     assert response.status_code == 200
     assert response.json()["degradation"] == {"level": "SIMPLE_RANKING", "reasons": ["ranking.open"]}
+
+
+async def test_the_time_of_each_stage_is_in_a_header_that_browsers_read(client: httpx.AsyncClient) -> None:
+    response = await client.get("/v1/recommendations/42")
+    assert response.headers["server-timing"] == "retrieval;dur=2.000, ranking;dur=4.000, total;dur=8.000"
+    assert "server-timing" not in (await client.get("/v1/recommendations/42?limit=x")).headers
+
+
+@pytest.mark.parametrize("values", [("80", "80"), ("80", "soon"), ("", "80")])
+async def test_a_timeout_given_twice_is_refused(client: httpx.AsyncClient, values: tuple[str, ...]) -> None:
+    headers = [("x-request-timeout-ms", value) for value in values]
+    assert (await client.get("/v1/recommendations/42", headers=headers)).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["%ff", "%ed%a0%80", "%c0%af", "a%fe"])
+async def test_an_id_in_the_path_that_is_no_utf8_is_refused(client: httpx.AsyncClient, path: str) -> None:
+    response = await client.get(f"/v1/recommendations/{path}")
+    assert response.status_code == 400
+    assert "UTF-8" in str(problem(response)["detail"])
 
 
 async def test_a_sane_request_id_comes_back(client: httpx.AsyncClient) -> None:

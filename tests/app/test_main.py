@@ -18,6 +18,7 @@ import grpc.aio
 import httpx
 import pytest
 
+from app.access import make_key
 from app.grpc_api import RECOMMENDER
 from app.health import Heartbeat
 from app.main import listen, serve_until
@@ -25,6 +26,7 @@ from app.proto.streamrec.v1 import recommender_pb2 as pb
 from app.settings import PREFIX, Settings, describe
 from domain.errors import StartError
 from release.bundle import PUBLICATION, Bundle
+from tests.app.certificates import Certificates
 from tests.app.fake_serving import FakeServing
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +73,39 @@ async def test_both_doors_give_the_same_slate(settings: Settings) -> None:
         over_grpc = await call(pb.RecommendRequest(user_id="42").SerializeToString(), timeout=10)
     assert [item["item_id"] for item in over_http["items"]] == [item.item_id for item in over_grpc.items]
     assert [query.user_id for query in serving.asked] == ["42", "42"]
+
+
+async def test_both_doors_ask_for_the_same_key_and_grpc_speaks_the_tls_of_the_settings(tmp_path: Path) -> None:
+    http_port, grpc_port = free_ports(2)
+    (token, key), certificates = make_key("shop", rate=0.01, burst=2), Certificates(tmp_path)
+    (tmp_path / "keys").write_text(key.line)
+    certificate, private = certificates.server
+    settings = Settings(
+        home=tmp_path,
+        http_port=http_port,
+        grpc_port=grpc_port,
+        api_keys=tmp_path / "keys",
+        grpc_cert=certificate,
+        grpc_key=private,
+    )
+    trusting = grpc.ssl_channel_credentials(certificates.ca.read_bytes())
+    async with (
+        working(settings, FakeServing()),
+        httpx.AsyncClient(base_url=settings.http_address, trust_env=False) as client,
+        grpc.aio.secure_channel(f"127.0.0.1:{grpc_port}", trusting) as channel,
+    ):
+        asked, shown = pb.RecommendRequest(user_id="42").SerializeToString(), {"authorization": f"Bearer {token}"}
+        method = channel.unary_unary(f"/{RECOMMENDER}/Recommend")
+        assert (await client.get("/v1/recommendations/42")).status_code == 401
+        assert await method(asked, timeout=10).code() is grpc.StatusCode.UNAUTHENTICATED
+        assert (await client.get("/v1/recommendations/42", headers=shown)).status_code == 200
+        assert await method(asked, metadata=tuple(shown.items()), timeout=10).code() is grpc.StatusCode.OK
+        assert (await client.get("/v1/recommendations/42", headers=shown)).status_code == 429  # one bucket for both
+
+
+async def test_a_worker_does_not_open_to_strangers_without_keys(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="STREAMREC_API_KEYS"):
+        await serve_until(asyncio.Event().wait, FakeServing(), Settings(home=tmp_path, host="0.0.0.0"))
 
 
 async def test_a_worker_told_to_stop_finishes_what_is_in_flight(settings: Settings) -> None:

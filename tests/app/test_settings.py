@@ -134,3 +134,11 @@ def test_nobody_else_asks_the_environment_for_a_setting() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             asked = isinstance(node, ast.Call | ast.Subscript) and ast.unparse(node).startswith(READS)
             assert not asked or PREFIX not in ast.unparse(node), path.name
+
+
+def test_the_key_that_commands_send_is_never_shown() -> None:
+    shown = {row.variable: row.value for row in describe(Settings(key="shop.secret"))}
+    assert shown["STREAMREC_KEY"] == "***"
+    with pytest.raises(StartError, match="STREAMREC_KEY") as caught:
+        Settings.from_environment({"STREAMREC_KEY": "shop. secret"})
+    assert "secret" not in str(caught.value)

@@ -53,6 +53,13 @@ def test_no_image_runs_as_root() -> None:
         assert re.search(r"^USER streamrec$", stage, re.MULTILINE)
 
 
+def test_what_others_can_reach_wants_keys() -> None:
+    for service in COMPOSE["services"].values():
+        if "ports" in service:
+            assert service["environment"]["STREAMREC_API_KEYS"] == f"/run/secrets/{service['secrets'][0]}"
+            assert service["secrets"][0] in COMPOSE["secrets"]
+
+
 def streamrec_commands() -> list[str]:
     words = re.findall(r"(?:CMD|command:) \[([^\]]*)\]", DOCKERFILE + (ROOT / "deploy" / "compose.yaml").read_text())
     lines = [" ".join(re.findall(r'"([^"]*)"', word)) for word in words]
