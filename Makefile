@@ -11,7 +11,7 @@ TRITON_VENV := $(STREAMREC_HOME)/venv-triton
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help setup serve test engines check lint types imports fmt train bench lock proto clean
+.PHONY: help setup serve test engines check lint types imports fmt train bench million lock proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ fmt: setup ## Format the code and mend what can be mended
 bench: setup ## Benchmarks: one user read beside the Feast SDK, and the cost of watching features
 	$(BIN)/python -m benchmarks.online_read
 	$(BIN)/python -m benchmarks.feature_watch
+
+million: setup ## A made-up bundle of a million items and users, written and served within its memory bounds (minutes)
+	$(BIN)/python -m benchmarks.million
 
 proto: setup ## Generate the gRPC code from app/proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. app/proto/streamrec/v1/*.proto

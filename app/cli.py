@@ -20,9 +20,10 @@ from app.access import CLIENT, DEFAULT_RATE, ROLES
 from app.client import NotAnswering, call
 from app.settings import Settings, describe
 from app.table import table
-from domain.errors import BundleError, DatasetError, StreamRecError
+from domain.errors import BundleError, DatasetError, PublishError, StreamRecError
 
 if TYPE_CHECKING:
+    from domain.catalogue import IdTable
     from monitoring.skew import Skew
     from release.bundle import Bundle
 
@@ -71,7 +72,18 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--out", type=Path, help="new folder for the bundle (default: under HOME/training)")
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--engine", choices=["embedded", "spark"], default="embedded", help="of the batch features")
-    add("publish", publish, "Give a bundle to Triton, Redis and every worker").add_argument("folder", type=Path)
+    _add_publish(add("publish", publish, "Give a bundle to Triton, Redis and every worker"))
+    taken = "Take items out of every answer of every worker, within seconds, until they are restored"
+    add("remove", remove, taken).add_argument("items", nargs="+", metavar="ITEM", help="item ids")
+    back = "Offer removed items again"
+    add("restore", restore, back).add_argument("items", nargs="+", metavar="ITEM", help="item ids")
+    add("removed", show_removed, "List the items that `remove` took out, and since when")
+    synthetic = add("synth", synth, "Write a made-up bundle of any size, or one with DCN-V2 of the reference size")
+    synthetic.add_argument("--items", type=int, default=1_000_000)
+    synthetic.add_argument("--users", type=int, default=1_000_000)
+    synthetic.add_argument("--like", type=Path, metavar="BUNDLE", help="this bundle with the reference graph instead")
+    synthetic.add_argument("--out", type=Path, required=True, help="new folder for the bundle")
+    synthetic.add_argument("--seed", type=int, default=0)
     add("serve", serve, "Start Redis, Triton and the workers, and keep them running")
     _add_recommend(add("recommend", recommend, "Ask the running service for a slate"))
     bundle = add("bundle", show_bundle, "Show what a bundle is and where it came from")
@@ -90,6 +102,14 @@ def parser() -> argparse.ArgumentParser:
         "--hours", type=int, default=2, choices=range(1, 49), metavar="N", help="clock hours, this one included"
     )
     return whole
+
+
+def _add_publish(publishing: argparse.ArgumentParser) -> None:
+    publishing.add_argument("folder", type=Path, nargs="?", help="the bundle; with --refresh-items the one served now")
+    publishing.add_argument(
+        "--refresh-items", action="store_true", help="renew the bundle's items from a dataset folder, without training"
+    )
+    publishing.add_argument("--data", type=Path, help="that dataset folder (default: STREAMREC_DATA)")
 
 
 def _add_recommend(asking: argparse.ArgumentParser) -> None:
@@ -124,9 +144,69 @@ def train(asked: argparse.Namespace, settings: Settings) -> int:
 
 
 def publish(asked: argparse.Namespace, settings: Settings) -> int:
-    from app.publishing import publish_folder
+    from app.publishing import publish_folder, refreshed
 
-    publish_folder(asked.folder, settings, _echo)
+    if asked.refresh_items:
+        folder = refreshed(asked.folder or settings.bundle, asked.data or settings.data, settings, _echo)
+    elif asked.folder is None or asked.data is not None:
+        raise PublishError("name the bundle's folder, or --refresh-items to renew the one that is served")
+    else:
+        folder = asked.folder
+    publish_folder(folder, settings, _echo)
+    return 0
+
+
+def remove(asked: argparse.Namespace, settings: Settings) -> int:
+    from app.removals import remove_items
+
+    known = _known_items(settings)
+    strangers = [item for item in asked.items if known is not None and known.row(item) < 0]
+    remove_items(settings.redis_address, asked.items, time.time())
+    if strangers:
+        print(f"not in the bundle that is served, but held for later ones: {', '.join(strangers)}")
+    print(f"removed {len(asked.items)} item(s); no worker offers them in a few seconds' time")
+    return 0
+
+
+def restore(asked: argparse.Namespace, settings: Settings) -> int:
+    from app.removals import restore_items
+
+    count = restore_items(settings.redis_address, asked.items)
+    print(f"restored {count} of {len(asked.items)} item(s)")
+    return 0 if count == len(asked.items) else FAILED
+
+
+def show_removed(asked: argparse.Namespace, settings: Settings) -> int:
+    from app.removals import removed_items
+
+    del asked
+    rows = [(item, _moment(since)) for item, since in sorted(removed_items(settings.redis_address).items())]
+    print(table(["item", "removed"], rows) if rows else "no item is removed")
+    return 0
+
+
+def _known_items(settings: Settings) -> IdTable | None:
+    """The ids of the bundle that is served, None where there is none yet."""
+    from domain.catalogue import IdTable
+    from release import columns
+    from release.bundle import read_manifest
+
+    try:
+        files = frozenset(read_manifest(settings.bundle).files)
+        return columns.load(IdTable, settings.bundle, files, "items/ids/")
+    except (BundleError, OSError):
+        return None
+
+
+def synth(asked: argparse.Namespace, settings: Settings) -> int:
+    from training.synth import synthetic, with_reference_graph
+
+    del settings
+    if asked.like:
+        bundle = with_reference_graph(asked.like, asked.out, asked.seed, _echo)
+    else:
+        bundle = synthetic(asked.items, asked.users, asked.out, asked.seed, _echo)
+    print(f"wrote {bundle.version} into {bundle.path}\npublish it with: streamrec publish {bundle.path}")
     return 0
 
 

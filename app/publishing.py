@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -44,6 +45,27 @@ def target_of(settings: Settings) -> PublishTarget:
 def publish_folder(folder: Path, settings: Settings, echo: Echo = print) -> Publication:
     """Publish the bundle in ``folder``; raises ``StreamRecError``, and then nothing that is served has changed."""
     return publish(folder, target_of(settings), lambda bundle: _write(bundle, settings, echo), echo)
+
+
+def refreshed(folder: Path, data: Path, settings: Settings, echo: Echo = print) -> Path:
+    """The bundle in ``folder`` with the items of the dataset folder ``data``, in a new folder; nothing is trained.
+
+    Raises ``BundleError`` or ``DatasetError``.
+    """
+    from release.refresh import renew
+    from training.catalogue import catalogue
+
+    started = time.time()
+    bundle = Bundle.load(folder)
+    out = settings.home / "training" / time.strftime("refreshed-%Y%m%d-%H%M%S")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    before, renewed = bundle.tables.items, renew(bundle, catalogue(data, bundle), out)
+    now = renewed.tables.items
+    echo(
+        f"{renewed.version}: {len(now) - len(before):,} new items, {int(now.removed.sum()):,} no longer offered, "
+        f"in {time.time() - started:.0f} s"
+    )
+    return renewed.path
 
 
 def restore(settings: Settings, echo: Echo = print) -> bool:

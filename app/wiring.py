@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from app.feature_watch import keep_watching, watch_of
 from app.guard import Guard
 from app.orders import Follower, OrderBook
 from app.recommend import RANKING, Budget, Pipeline, precomputed, recommend
+from app.removals import Removals
 from app.settings import Settings
 from app.user_reader import PART as FEATURES
 from app.user_reader import UserReader
@@ -47,7 +48,7 @@ from features.contract_diff import Meaning
 from features.definitions import ItemFacts
 from ranking.logistic import LogisticRanker
 from ranking.triton import TritonChannel, TritonRanker
-from release.bundle import Bundle, SourceSpec
+from release.bundle import Bundle, SourceSpec, Tables
 from reranking.diversity import GenreWindow
 from reranking.promotion import Promotion, read_campaigns
 from retrieval.collaborative import Collaborative
@@ -77,6 +78,7 @@ class Process:
     events: EventLog
     lag: LagWatch
     orders: Follower
+    removals: Removals
 
     @classmethod
     def of(cls, settings: Settings) -> Process:
@@ -92,6 +94,7 @@ class Process:
             open_log(settings),
             LagWatch(client),
             Follower(OrderBook(settings.home), guard.hold),
+            Removals.kept_at(client, settings.home),
         )
 
     async def close(self) -> None:
@@ -123,9 +126,10 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
     tables, settings, dataset = bundle.tables, process.settings, bundle.manifest.dataset
     attempt = process.guard.attempt
     project = layout.project_name(CONTRACT, tables.items.genre_names)
+    items = process.removals.applied(tables.items)
     return Pipeline(
         bundle=bundle.version,
-        items=tables.items,
+        items=items,
         clock=bundle.clock,
         reader=UserReader(
             store=online.OnlineStore(process.redis, project, CONTRACT, bundle.clock),
@@ -147,10 +151,7 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         simple_ranker=LogisticRanker(tables.logistic, tables.items),
         rules=(GenreWindow(), Promotion()),
         campaigns=read_campaigns(settings.campaigns, tables.items.ids) if settings.campaigns else (),
-        fallbacks=(
-            BatchList(tables.batch_lists, tables.items.eligible),
-            PopularList.of(tables.popularity, tables.items.eligible),
-        ),
+        fallbacks=_fallbacks(tables, items),
         attempt=attempt,
         budget=Budget(
             settings.features_seconds,
@@ -161,6 +162,16 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
             settings.candidates,
         ),
     )
+
+
+def _fallbacks(tables: Tables, items: Items) -> tuple[BatchList, PopularList]:
+    return BatchList(tables.batch_lists, items.eligible), PopularList.of(tables.popularity, items.eligible)
+
+
+def with_removals(pipeline: Pipeline, bundle: Bundle, removals: Removals) -> Pipeline:
+    """The bundle's pipeline without what is removed now: the merge and every list ask the item table."""
+    items = removals.applied(bundle.tables.items)
+    return replace(pipeline, items=items, fallbacks=_fallbacks(bundle.tables, items))
 
 
 def item_facts(items: Items, positive_stars: float) -> ItemFacts:
@@ -243,6 +254,7 @@ class Serving:
             try:
                 await self.check()
                 await self.look_at_lag()
+                await self.look_at_removals()
             except Exception:  # the loop must outlive a bug in what it does, or bundles are never swapped again
                 metrics.bug_found("watch")
                 log.exception("bug in the watch loop")
@@ -252,6 +264,13 @@ class Serving:
         with contextlib.suppress(DependencyError):
             await self.process.lag.look()
         metrics.event_lag_is(self.process.lag.seconds())
+
+    async def look_at_removals(self) -> None:
+        """Take out what was removed since, on every rung; an outage of Redis changes nothing that is removed."""
+        with contextlib.suppress(DependencyError):
+            if await self.process.removals.look():
+                self.pipeline = with_removals(self.pipeline, self.bundle, self.process.removals)
+                log.info("removals changed", extra={"items": len(self.process.removals.since)})
 
     async def check(self) -> None:
         """Swap the pipeline if the link names another bundle. One that does not load is refused once and left alone."""
@@ -290,7 +309,7 @@ class Serving:
 
 
 def _open(path: Path, process: Process) -> tuple[Bundle, Pipeline]:
-    bundle = Bundle.load(path)
+    bundle = Bundle.load(path, model=False)
     return bundle, build(bundle, process)
 
 
@@ -300,6 +319,8 @@ async def open_serving(settings: Settings, on_swap: Callable[[Bundle], None] = l
     Redis and Triton need not be there: without them the service starts degraded and recovers by itself.
     """
     process = Process.of(settings)
+    with contextlib.suppress(DependencyError):
+        await process.removals.look()
     try:
         bundle, pipeline = await asyncio.to_thread(_open, settings.bundle.resolve(), process)
     except BundleError as error:

@@ -26,6 +26,11 @@ class Neighbours:
     def __len__(self) -> int:
         return len(self.indptr) - 1
 
+    def of(self, row: int) -> tuple[Rows, Floats]:
+        """The items that ``row`` speaks for and their weights."""
+        span = slice(int(self.indptr[row]), int(self.indptr[row + 1]))
+        return self.item_row[span], self.weight[span]
+
     def speak(self, rows: Rows, weight: Floats) -> Floats:
         """``(n,)``: the sum over ``rows`` of their neighbours' weights, each row counted with its own ``weight``."""
         starts, ends = self.indptr[rows], self.indptr[rows + 1]

@@ -37,6 +37,8 @@ from release.bundle import (
     Tables,
     write,
 )
+from release.graph import TABLE
+from release.item_side import ItemSide
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import PopularityTables
 from retrieval.two_tower import UserTower
@@ -65,27 +67,31 @@ def make(folder: Path, seed: int = 0, tables: Mapping[str, object] | None = None
     random = np.random.default_rng(seed)
     scratch = folder.parent / f"{folder.name}.parts"
     scratch.mkdir(parents=True)
+    events = _events(random)
+    items = _items(random, events)
+    side = _item_side(random)
     model = scratch / "model.onnx"
-    write_model(model, random)
+    write_model(model, random, side.rows(items.features, np.empty((ITEMS, 0), np.float32)))
     index = scratch / "index.faiss"
     vectors = random.normal(size=(ITEMS, VECTOR)).astype(np.float32)
     flat = faiss.IndexFlatIP(VECTOR)
     flat.add(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
     faiss.write_index(flat, str(index))
-    made = replace(_tables(random, model), **dict(tables or {}))  # type: ignore[arg-type]  # named by the test
+    made = replace(_tables(random, model, events, items, side), **dict(tables or {}))  # type: ignore[arg-type]  # named by the test
     return write(folder, _manifest(seed), made, index, model)
 
 
-def write_model(path: Path, random: np.random.Generator) -> None:
-    """``score = sigmoid(item bias + mean of columns x weight + (mean of user + mean of codes) / 10)``."""
+def write_model(path: Path, random: np.random.Generator, table: Floats) -> None:
+    """``score = sigmoid(the item's row + mean of columns x weight + (mean of user + mean of codes) / 10)``."""
     held = {
-        "bias": random.normal(size=ITEMS).astype(np.float32),
+        TABLE: table,
         "weight": random.normal(size=(len(COLUMNS), 1)).astype(np.float32) / len(COLUMNS),
         "tenth": np.float32(0.1),
         "last": np.array([-1], np.int64),
     }
     nodes = [
-        helper.make_node("Gather", ["bias", "item_row"], ["of_item"]),
+        helper.make_node("Gather", [TABLE, "item_row"], ["gathered"]),
+        helper.make_node("Squeeze", ["gathered", "last"], ["of_item"]),
         helper.make_node("MatMul", ["columns", "weight"], ["weighted"]),
         helper.make_node("Squeeze", ["weighted", "last"], ["of_columns"]),
         helper.make_node("ReduceMean", ["user"], ["of_user"], axes=[1], keepdims=1),
@@ -124,9 +130,7 @@ def _manifest(seed: int) -> Manifest:
     return Manifest(f"tiny-{seed}", dataset, SOURCES, lineage)
 
 
-def _tables(random: np.random.Generator, model: Path) -> Tables:
-    events = _events(random)
-    items = _items(random, events)
+def _tables(random: np.random.Generator, model: Path, events: list[History], items: Items, side: ItemSide) -> Tables:
     return Tables(
         items=items,
         users=_users(events, items),
@@ -138,7 +142,15 @@ def _tables(random: np.random.Generator, model: Path) -> Tables:
         batch_lists=_batch_lists(random),
         parity=_parity(random, model),
         reference=_reference(random),
+        item_side=side,
     )
+
+
+def _item_side(random: np.random.Generator) -> ItemSide:
+    """A row of the table is one number, the item's bias."""
+    width = CONTRACT.item.width
+    weight = (random.normal(size=(width, 1)) / np.sqrt(width)).astype(np.float32)
+    return ItemSide(np.zeros(width, np.float32), np.ones(width, np.float32), weight, np.zeros(1, np.float32))
 
 
 def _events(random: np.random.Generator) -> list[History]:

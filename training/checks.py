@@ -27,6 +27,8 @@ from training.folder import (
 )
 
 CONTROL_CHARACTERS = r"[\x00-\x1f\x7f]"
+ORPHANS_SHARE = 0.5
+"""Items leave a catalogue and their events stay in the log; where most events have no item, the ids do not match."""
 MILLISECONDS_FROM = 1e11
 """A number of seconds that large lies in the year 5138; it is a number of milliseconds."""
 
@@ -130,8 +132,10 @@ def _check_references(tables: Tables, report: Report) -> None:
     if log is None:
         return
     orphans = pc.sum(pc.invert(pc.is_in(log["item_id"], pc.unique(tables[ITEMS]["item_id"])))).as_py()
-    if orphans:
+    if orphans > ORPHANS_SHARE * len(log):
         report.problems.append(f"{orphans:,} events name an item that {ITEMS} does not have")
+    elif orphans:
+        report.warnings.append(f"{orphans:,} events of items that {ITEMS} does not have (any more) are left out")
     if USERS in tables:
         _check_ids(USERS, tables[USERS], "user_id", report)
         report.counts["users"] = len(

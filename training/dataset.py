@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from domain.arrays import Floats, Mask, Rows, Seconds
@@ -109,6 +110,7 @@ def read(folder: Path) -> Dataset:
     if settings is None or log is None or again.problems:
         raise DatasetError([*again.problems, "the folder changed while it was being read"])
     items = tables[ITEMS]
+    log = log.filter(pc.is_in(log["item_id"], items["item_id"]))
     item_ids = IdTable.of(texts(items["item_id"]))
     at = item_ids.rows(texts(items["item_id"]))  # file position -> row
     order = np.argsort(at)

@@ -165,6 +165,9 @@ class Exported(nn.Module):
         # one gather brings the item's inputs and its part of every layer that reads x0
         parts = [item, *(item @ W[:, start:end].T + b for W, b in zip(weights, biases, strict=True))]
         self.register_buffer("table", torch.cat(parts, dim=1).detach().contiguous())
+        # the map from an item's inputs to its row of the table, for items that come later
+        self.item_weight = torch.cat([torch.eye(end - start), *(W[:, start:end].T for W in weights)], dim=1).detach()
+        self.item_bias = torch.cat([torch.zeros(end - start), *biases]).detach()
         self.widths = [part.shape[1] for part in parts]
         weight = torch.cat(weights, dim=0).detach()
         self.register_buffer("user_weight", weight[:, :start].T.contiguous())

@@ -10,6 +10,7 @@ import numpy as np
 from domain.arrays import Floats
 from domain.errors import DatasetError
 from ranking.logistic import LogisticTables
+from release.item_side import ItemSide
 from retrieval.neighbours import Neighbours
 from training import content, dcn_v2, logistic, popularity, sources
 from training.dataset import Dataset
@@ -40,6 +41,11 @@ class Rankers:
     def exported(self, item_features: Floats) -> dcn_v2.Exported:
         """DCN-V2 with the items' side computed from raw ``item_features`` ``(n, I)``."""
         return dcn_v2.Exported(self.model, self.inputs.standard_item(item_features), self.slope, self.offset)
+
+
+def item_side(inputs: dcn_v2.Inputs, exported: dcn_v2.Exported) -> ItemSide:
+    """What the exported graph's item table is computed by."""
+    return ItemSide(inputs.item_mean, inputs.item_scale, exported.item_weight.numpy(), exported.item_bias.numpy())
 
 
 def fit(dataset: Dataset, seed: int, echo: Callable[[str], None]) -> Rankers:

@@ -35,20 +35,27 @@ MOMENTS = 5_000  # more make the training longer and no bin truer
 
 def reference_tables(dataset: Dataset, users: Users, facts: ItemFacts) -> ReferenceTables:
     """Histograms of every feature at the moments of requests, by age and phase."""
-    live = dataset.settings.clock == "live"
-    ages: Seconds = np.empty(0, np.float64) if live else AGES
-    samples = [_at_latest_events(dataset, facts)] if live else [_at_age(users, facts, age) for age in _middles()]
+    if dataset.settings.clock != "live":
+        return replayed_tables(users, facts)
+    sample = _at_latest_events(dataset, facts)
+    return _tables(Bins(_edges(sample), np.empty(0, np.float64)), [sample], _codes(np.zeros(1)))
+
+
+def replayed_tables(users: Users, facts: ItemFacts) -> ReferenceTables:
+    """The same where the users' own last events are what counts: nothing else of the dataset is needed."""
+    samples = [_at_age(users, facts, age) for age in _middles()]
     edges = _edges(samples[0])  # while the session goes on: later its features are all the same
-    if not live:
-        last = CONTRACT.numeric.slices["user_since_last_event_hours"].start
-        edges[last] = np.inf
-        edges[last, : len(AGES)] = AGES / HOUR
-    bins = Bins(edges, ages)
+    last = CONTRACT.numeric.slices["user_since_last_event_hours"].start
+    edges[last] = np.inf
+    edges[last, : len(AGES)] = AGES / HOUR
+    return _tables(Bins(edges, AGES), samples, _codes(_last_events(users)))
+
+
+def _tables(bins: Bins, samples: list[Floats], codes: NDArray[np.int64]) -> ReferenceTables:
     counted = [_counted(bins, sample) for sample in samples]
-    codes = _codes(np.zeros(1) if live else _last_events(users))
     return ReferenceTables(
-        edges,
-        ages,
+        bins.edges,
+        bins.ages,
         np.stack([part.bins for part in counted]),
         np.stack([part.defaults for part in counted]),
         codes,

@@ -77,6 +77,7 @@ def train(
             batch_lists=batch_lists.build(requests, score),
             parity=parity_tables(requests, score),
             reference=reference_tables(dataset, users, served.facts),
+            item_side=rankers.item_side(trained.inputs, exported),
         )
         bundle = write(out, _manifest(dataset, trained, seed), tables, index, model)
     echo(f"bundle {bundle.version} in {time.time() - started:.0f} s")

@@ -39,7 +39,7 @@ def test_a_sound_folder_has_no_problems_and_is_counted(make_folder: MakeFolder) 
         ({"items": {**ITEMS, "genres": ["Comedy", "Action", ""]}}, "column genres must be a list of text"),
         ({"items": {**ITEMS, "item_id": ["a", "a", "c"]}}, "1 rows repeat the item_id of another row"),
         ({"items": {**ITEMS, "item_id": ["a", None, "c"]}}, "1 rows have no usable item_id"),
-        ({"ratings": {**RATINGS, "item_id": ["a", "b", "zebra"]}}, "1 events name an item that items.parquet"),
+        ({"ratings": {**RATINGS, "item_id": ["x", "b", "zebra"]}}, "2 events name an item that items.parquet"),
         ({"ratings": {**RATINGS, "user_id": ["1", "", "2"]}}, "1 rows have no usable user_id"),
         ({"items": {**ITEMS, "item_id": ["a", "b" * 257, "c\0"]}}, "2 rows have no usable item_id"),
         ({"ratings": {**RATINGS, "rating": [5.0, 11.0, 1.0]}}, "1 ratings lie outside 0 to 5"),
