@@ -123,6 +123,7 @@ def main(arguments: Sequence[str]) -> int:
 
     async def work(settings: Settings) -> None:
         metrics.serves_no_bundle()
+        metrics.carries_no_load()
         await consume(settings, f"{socket.gethostname()}-{number}", stop_signal())
 
     return run_process(work)

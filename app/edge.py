@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from app import metrics
+from app.admission import Admission
 from domain.answer import Answer
 from domain.deadline import Deadline
 from domain.errors import InvalidRequest
@@ -32,6 +33,11 @@ class Serving(Protocol):
     @property
     def events(self) -> EventLog:
         """Where events go."""
+        ...
+
+    @property
+    def admission(self) -> Admission:
+        """Who gets the full path."""
         ...
 
     async def recommend(self, query: Query, deadline: Deadline) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -16,10 +16,9 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
 from app import metrics, wire
-from app.access import Access
 from app.edge import MAX_REQUEST_BYTES, Patience, Serving, answer, report_bug, request_id
 from app.events_api import EVENTS, EventsRpc
-from app.grpc_access import AccessInterceptor, GrpcTls
+from app.grpc_access import GrpcTls
 from app.proto.streamrec.v1 import recommender_pb2 as pb
 from domain.answer import Answer
 from domain.deadline import Deadline
@@ -130,9 +129,12 @@ class GrpcDoor:
     """The gRPC server of one worker; several share the port, and the kernel deals out the connections."""
 
     def __init__(
-        self, serving: Serving, patience: Patience, access: Access | None = None, tls: GrpcTls | None = None
+        self,
+        serving: Serving,
+        patience: Patience,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        tls: GrpcTls | None = None,
     ) -> None:
-        interceptors = (AccessInterceptor(access or Access(None)),)
         self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
         self._tls = tls
         self._health = health_aio.HealthServicer()

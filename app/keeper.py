@@ -1,4 +1,4 @@
-"""Keeps one part running: started again when it ends, at once first, then with growing delays."""
+"""Keeps one part running: started again when it ends, or could not start; at once first, then with growing delays."""
 
 from __future__ import annotations
 
@@ -22,31 +22,33 @@ class Keeper:
 
     start: Callable[[], Part]
     echo: Echo
-    part: Part
+    part: Part | None  # None: it could not start yet
     on_death: Callable[[Part], object] = lambda _: None
     clock: Callable[[], float] = time.monotonic
     _started_at: float = field(init=False)
     _delay: float = FIRST_DELAY_SECONDS
     _next_try_at: float | None = None
+    _said: str = ""
 
     def __post_init__(self) -> None:
         self._started_at = self.clock()
+        if self.part is None:
+            self._next_try_at = self._started_at + self._delay
 
     def look(self) -> None:
         """Start the part again if it ended and its delay is over."""
-        if self.part.running:
-            return
         if self._next_try_at is None:
-            self._bury()
+            if self.part is not None and not self.part.running:
+                self._bury(self.part)
         elif self.clock() >= self._next_try_at:
             self._try()
 
-    def _bury(self) -> None:
+    def _bury(self, part: Part) -> None:
         if self.clock() - self._started_at > STEADY_SECONDS:
             self._delay = FIRST_DELAY_SECONDS
-        self._schedule(f"{self.part.name} ended with {self.part.process.returncode}")
-        self.part.kill()  # what it left behind
-        self.on_death(self.part)
+        self._schedule(f"{part.name} ended with {part.process.returncode}")
+        part.kill()  # what it left behind
+        self.on_death(part)
 
     def _try(self) -> None:
         try:
@@ -58,6 +60,9 @@ class Keeper:
             self.echo(f"{self.part.name} started again, pid {self.part.process.pid}")
 
     def _schedule(self, why: str) -> None:
-        self.echo(f"{why}: starting it again in {self._delay:g} s")
+        said = f"{why}: starting it again in {self._delay:g} s"
+        if said != self._said:  # what cannot start for good is told once
+            self.echo(said)
+        self._said = said
         self._next_try_at = self.clock() + self._delay
         self._delay = min(self._delay * 2, LAST_DELAY_SECONDS)

@@ -18,12 +18,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.middleware import Middleware
 
 from app import metrics
 from app.access import Access, open_access
+from app.admission_doors import GrpcAdmission, HttpAdmission
 from app.connection import Connection
 from app.edge import Patience, Readiness
-from app.grpc_access import GrpcTls
+from app.grpc_access import AccessInterceptor, GrpcTls
 from app.grpc_api import GrpcDoor
 from app.health import Heartbeat
 from app.http_api import create_app
@@ -49,6 +51,8 @@ class HttpDoor(uvicorn.Server):
         self, serving: Serving, readiness: Readiness, settings: Settings, access: Access | None = None
     ) -> None:
         app = create_app(serving, readiness, patience_of(settings), access, OrderBook(settings.home))
+        # the innermost: what the door refuses anyway takes no part in admission
+        app.user_middleware.append(Middleware(HttpAdmission, serving.admission, readiness))
         super().__init__(
             uvicorn.Config(
                 app,
@@ -106,7 +110,8 @@ async def work(settings: Settings) -> None:
 async def serve_until(told: Callable[[], Awaitable[object]], serving: Serving, settings: Settings) -> None:
     """Both doors open until ``told()`` returns; raises ``StartError`` if one cannot open, or closes by itself."""
     readiness, access = Readiness(serving), open_access(settings)
-    grpc_door = GrpcDoor(serving, patience_of(settings), access, GrpcTls.of(settings))
+    interceptors = (AccessInterceptor(access), GrpcAdmission(serving.admission))
+    grpc_door = GrpcDoor(serving, patience_of(settings), interceptors, GrpcTls.of(settings))
     http_door = HttpDoor(serving, readiness, settings, access)
     with listen(settings) as listener:
         await grpc_door.open(f"{bracketed(settings.host)}:{settings.grpc_port}")

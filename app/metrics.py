@@ -32,6 +32,7 @@ BREAKER_STATES = ("closed", "half-open", "open")
 # 0.15 is the default deadline, 0.2 the ceiling the business set: without bounds there neither can be computed.
 REQUEST_BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
 STAGE_BOUNDS = (0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3)
+SIZE_BOUNDS = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
 EVENT_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 1800.0)
 
 REGISTRY = CollectorRegistry()
@@ -132,6 +133,34 @@ SKEW_REQUESTS = Gauge(
     multiprocess_mode="livemostrecent", registry=REGISTRY,
 )  # fmt: skip
 
+ADMISSIONS = Counter(
+    "streamrec_admissions_total", "Requests by the path that admission gave them", ["priority", "path"],
+    registry=REGISTRY,
+)  # fmt: skip
+IN_FLIGHT_LIMIT = Gauge(
+    "streamrec_in_flight_limit", "Requests that may be on the full path at once, of all workers",
+    multiprocess_mode="livesum", registry=REGISTRY,
+)  # fmt: skip
+QUALITY = Gauge(
+    "streamrec_quality_ratio", "The lowest quality factor of a worker: below 0.9 fewer candidates are ranked",
+    multiprocess_mode="livemin", registry=REGISTRY,
+)  # fmt: skip
+BAD_MODEL_WORKERS = Gauge(
+    "streamrec_bad_model_workers", "Workers that have marked the model bad", multiprocess_mode="livesum",
+    registry=REGISTRY,
+)  # fmt: skip
+SHADOW_RUNS = Counter(
+    "streamrec_shadow_runs_total", "Rungs run beside live requests, by how it ended", ["level", "outcome"],
+    registry=REGISTRY,
+)  # fmt: skip
+SHADOW_SECONDS = Histogram(
+    "streamrec_shadow_seconds", "Time of a rung in shadow", ["level"], buckets=STAGE_BOUNDS, registry=REGISTRY
+)
+SHADOW_SIZE = Histogram(
+    "streamrec_shadow_size", "What a rung in shadow gave: features for STALE_FEATURES, items for the others",
+    ["level"], buckets=SIZE_BOUNDS, registry=REGISTRY,
+)  # fmt: skip
+
 _LEVELS = {level: ANSWERS.labels(level.name) for level in DegradationLevel}  # each level shows from the start, at zero
 
 
@@ -207,6 +236,35 @@ def breaker_is(part: str, state: str) -> None:
     """The state of this worker's breaker for ``part``: one of ``BREAKER_STATES``."""
     for known in BREAKER_STATES:
         BREAKER_WORKERS.labels(part, known).set(float(known == state))
+
+
+def admitted(priority: str, path: str) -> None:
+    """One decision of admission."""
+    ADMISSIONS.labels(priority, path).inc()
+
+
+def load_is(limit: int, quality: float) -> None:
+    """What this worker's admission has come to: its adaptive limit and its quality factor."""
+    IN_FLIGHT_LIMIT.set(limit)
+    QUALITY.set(quality)
+
+
+def carries_no_load() -> None:
+    """This process is no worker: the zero that its file begins with must not be the lowest quality of all."""
+    QUALITY.set(math.inf)
+
+
+def model_is(*, bad: bool) -> None:
+    """Whether this worker has marked the current bundle's model bad."""
+    BAD_MODEL_WORKERS.set(float(bad))
+
+
+def shadow_ran(rung: str, outcome: str, seconds: float, size: int) -> None:
+    """One rung in shadow, or one that was dropped."""
+    SHADOW_RUNS.labels(rung, outcome).inc()
+    if outcome != "dropped":
+        SHADOW_SECONDS.labels(rung).observe(seconds)
+        SHADOW_SIZE.labels(rung).observe(size)
 
 
 def bundle_is(version: str, number: int | None, published_at: float | None) -> None:

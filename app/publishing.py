@@ -3,7 +3,8 @@
     python -m app.publishing publish FOLDER     what `streamrec publish FOLDER` does
     python -m app.publishing restore            give Triton and Redis again what they lost of the current bundle
 
-The supervisor runs these as programs of their own: Feast takes seconds to import and memory to keep.
+The supervisor publishes by a program of its own: Feast takes seconds to import and memory to keep. To restore takes no
+Feast (``app.restoring``).
 """
 
 from __future__ import annotations
@@ -73,15 +74,13 @@ def restore(settings: Settings, echo: Echo = print) -> bool:
 
     What one part refuses does not keep the other from its own. Raises ``StreamRecError`` if the bundle cannot be read.
     """
-    target = target_of(settings)
-    with publishing(settings.home):
-        bundle = Bundle.load(settings.bundle)
-        model = _give("Triton", lambda: ensure_loaded(bundle, target, echo), echo)
-        features = _give("Redis", lambda: _ensure_features(bundle, settings, echo), echo)
+    read_manifest(settings.bundle)
+    model = _give("Triton", lambda: give_model(settings, echo), echo)
+    features = _give("Redis", lambda: give_features(settings, echo), echo)
     return model and features
 
 
-def _give(part: str, what: Callable[[], bool], echo: Echo) -> bool:
+def _give(part: str, what: Callable[[], object], echo: Echo) -> bool:
     try:
         what()
     except (Unreachable, PublishError) as error:
@@ -90,37 +89,49 @@ def _give(part: str, what: Callable[[], bool], echo: Echo) -> bool:
     return True
 
 
+def give_model(settings: Settings, echo: Echo = print) -> None:
+    """Load the current model in Triton if it is not there; raises ``StreamRecError``."""
+    with publishing(settings.home):
+        ensure_loaded(Bundle.load(settings.bundle), target_of(settings), echo)
+
+
+def give_features(settings: Settings, echo: Echo = print) -> None:
+    """Write the current user features into Redis if they are not there; raises ``StreamRecError``."""
+    with publishing(settings.home):
+        bundle = Bundle.load(settings.bundle)
+        if features_missing(bundle.version, settings.redis_address):
+            features_written(bundle, settings.redis_address, lambda given: _restore(given, settings, echo))
+
+
 def lost(settings: Settings) -> bool:
-    """Whether Triton or Redis answers and does not have what the current bundle gave it.
+    """Whether Triton or Redis answers and does not have what the current bundle gave it."""
+    return model_lost(settings) or features_lost(settings)
 
-    Not while somebody publishes: what they hold is then between two bundles.
-    """
-    with contextlib.suppress(PublishError, BundleError), publishing(settings.home, patience_seconds=0):
-        version = read_manifest(settings.bundle).version
-        publication = read_publication(settings.bundle)
-        if publication and _model_lost(publication.number, settings.triton_address):
-            return True
-        return _features_lost(version, settings.redis_address)
+
+def model_lost(settings: Settings) -> bool:
+    """Whether Triton answers without the current model. Not while somebody publishes: it is then between two."""
+    with contextlib.suppress(PublishError, BundleError, Unreachable):
+        with publishing(settings.home, patience_seconds=0):
+            publication = read_publication(settings.bundle)
+        if publication is not None:  # asked without the lock: a Triton that hangs must keep nobody from it
+            with TritonControl(settings.triton_address) as triton:
+                return not triton.ready(publication.number)
     return False
 
 
-def _model_lost(number: int, address: str) -> bool:
-    with TritonControl(address) as triton, contextlib.suppress(Unreachable):
-        return not triton.ready(number)
+def features_lost(settings: Settings) -> bool:
+    """Whether Redis answers without the current user features. Not while somebody publishes."""
+    with contextlib.suppress(PublishError, BundleError, Unreachable):
+        with publishing(settings.home, patience_seconds=0):
+            version = read_manifest(settings.bundle).version
+        return features_missing(version, settings.redis_address)
     return False
 
 
-def _features_lost(version: str, redis_url: str) -> bool:
-    with contextlib.suppress(Unreachable):
-        return features_missing(version, redis_url)
-    return False
+def _restore(bundle: Bundle, settings: Settings, echo: Echo) -> int:
+    from features.materialise import restore_user_features
 
-
-def _ensure_features(bundle: Bundle, settings: Settings, echo: Echo) -> bool:
-    missing = features_missing(bundle.version, settings.redis_address)
-    if missing:
-        features_written(bundle, settings.redis_address, lambda given: _write(given, settings, echo))
-    return missing
+    return restore_user_features(bundle, settings.redis_address, echo=echo)
 
 
 def _write(bundle: Bundle, settings: Settings, echo: Echo) -> int:

@@ -4,118 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 
-from app.user_reader import UserReader
-from domain.answer import Answer, Item
-from domain.arrays import NO_ROWS, Floats, Rows
+from app.falling_back import fallen_back, slate_context
+from app.pipeline import Pipeline
+from app.ranking import NARROWED, rank
+from app.rungs import offer_rungs
+from app.trail import Trail
+from domain.answer import Answer
+from domain.arrays import NO_ROWS, Rows
 from domain.candidates import Candidates
-from domain.catalogue import Items
-from domain.clock import Clock
 from domain.deadline import Deadline
-from domain.degradation import Degradation, DegradationLevel
-from domain.errors import BadAnswer, DependencyError
+from domain.degradation import DegradationLevel
 from domain.request import Query, Request
-from domain.slate import Campaign, Slate, SlateContext
-from domain.stages import Fallback, Ranker, Rule, Source
+from domain.slate import Campaign, Slate
 from domain.user import Freshness, UserFeatures
 from reranking.apply import apply
 from retrieval.filters import allowed
-from retrieval.gather import Attempt, Found, gather
+from retrieval.gather import Found, gather
 from retrieval.merge import merge, with_forced
 
-RANKING = "ranking"
 READ_SHARE = 0.65  # of retrieval's time, at most, for the user's read: 25 of 40 ms
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Ceilings of the stages in seconds, each also cut by what is left, and how many candidates are ranked."""
-
-    features: float = 0.025
-    retrieval: float = 0.040
-    ranking: float = 0.080
-    reranking: float = 0.010
-    fallback: float = 0.020  # kept free at the end for the rungs that need no I/O
-    candidates: int = 500
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Pipeline:
-    """One bundle, wired: everything a request needs. Swapped as a whole, so a request never mixes two bundles."""
-
-    bundle: str
-    items: Items
-    clock: Clock
-    reader: UserReader
-    sources: tuple[Source, ...]
-    quotas: tuple[int, ...]
-    ranker: Ranker
-    simple_ranker: Ranker
-    rules: tuple[Rule, ...]
-    campaigns: tuple[Campaign, ...]
-    fallbacks: tuple[Fallback, ...]  # best first; the last one cannot fail
-    attempt: Attempt
-    budget: Budget
-
-    def resolve(self, query: Query) -> Request:
-        """The query in this bundle's rows; ids it does not know are dropped."""
-        users = self.reader.users
-        row = -1 if query.user_id is None else users.ids.row(query.user_id)
-        exclude, recent = self.items.ids.rows(query.exclude_item_ids), self.items.ids.rows(query.recent_item_ids)
-        return Request(
-            user_id=query.user_id,
-            user_row=row,
-            limit=query.limit,
-            context=query.context,
-            now=self.clock.now(users.history(row).last_event),
-            exclude=exclude[exclude >= 0],
-            recent=recent[recent >= 0],
-        )
-
-
-@dataclass(slots=True)
-class Trail:
-    """What happened to one request, for the answer and the metrics."""
-
-    degradation: Degradation = field(default_factory=Degradation)
-    timing: dict[str, float] = field(default_factory=dict)
-    proposed: dict[str, int] = field(default_factory=dict)
-    ranked: int = 0
-    started: float = field(default_factory=time.perf_counter)
-
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timing[stage] = time.perf_counter() - started
+GRACE_SHARE = 0.25  # of the reserve: when even the rungs that need no I/O are late, the lists have this much time
 
 
 async def recommend(pipeline: Pipeline, query: Query, deadline: Deadline) -> Answer:
     """The best slate that can be had by ``deadline``; never fails because something behind the service did."""
     trail = Trail()
     request = pipeline.resolve(query)
-    slate = await _full_path(pipeline, request, deadline.earlier(pipeline.budget.fallback), trail)
-    if slate is None:
-        slate = Slate(fall_back(pipeline, request, trail.degradation), request.limit, _context(pipeline))
-    trail.timing["total"] = time.perf_counter() - trail.started
-    return _answer(pipeline, query, slate, trail)
-
-
-def precomputed(pipeline: Pipeline, query: Query, reason: str) -> Answer:
-    """An answer from the lists alone, for when the full path cannot be taken at all. No I/O."""
-    trail = Trail()
-    trail.degradation.note(reason)
-    request = pipeline.resolve(query)
-    slate = Slate(fall_back(pipeline, request, trail.degradation), request.limit, _context(pipeline))
-    trail.timing["total"] = time.perf_counter() - trail.started
-    return _answer(pipeline, query, slate, trail)
+    reserve = pipeline.budget.fallback
+    path = asyncio.create_task(_full_path(pipeline, request, deadline.earlier(reserve), trail))
+    try:
+        # Every stage keeps its time. This is for what does not heed its cancellation: nobody waits for that.
+        await asyncio.wait({path}, timeout=deadline.earlier(reserve * GRACE_SHARE).remaining)
+        if path.done():
+            slate = path.result()
+        else:
+            trail, slate = trail.abandoned(), None
+            trail.degradation.note("deadline.near")
+    finally:
+        path.cancel()
+        path.add_done_callback(_forget)
+    return trail.answer(pipeline, query, fallen_back(pipeline, request, trail) if slate is None else slate)
 
 
 async def _full_path(pipeline: Pipeline, request: Request, deadline: Deadline, trail: Trail) -> Slate | None:
@@ -136,9 +68,10 @@ async def _full_path(pipeline: Pipeline, request: Request, deadline: Deadline, t
         trail.degradation.note("deadline.near" if deadline.expired else "retrieval.empty")
         return None
     with trail.timed("ranking"):
-        ranked = await _rank(pipeline, user, candidates, deadline, trail)
+        ranked = await rank(pipeline, user, candidates, deadline, trail)
+    offer_rungs(pipeline, request, user, candidates)
     with trail.timed("reranking"):
-        slate = Slate(ranked, request.limit, _context(pipeline))
+        slate = Slate(ranked, request.limit, slate_context(pipeline))
         slate, skipped = apply(pipeline.rules, slate, deadline.within(pipeline.budget.reranking))
     for rule in skipped:
         trail.degradation.note(f"{rule}.timeout")
@@ -168,53 +101,12 @@ def _merge(
         elif not len(answer.candidates) and user.freshness is not Freshness.NEW:
             trail.degradation.note(f"{answer.source}.no_history")
     keep = allowed(pipeline.items.eligible, user.seen, request.exclude)
-    wanted = pipeline.budget.candidates
+    wanted = pipeline.narrowed(pipeline.budget.candidates)
     candidates = merge([answer.candidates for answer in found], pipeline.quotas, keep, wanted)
+    if len(candidates) == wanted < pipeline.budget.candidates:
+        trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, NARROWED)
     promoted = _promoted(pipeline.campaigns)
     return with_forced(candidates, promoted[keep[promoted]], wanted) if len(candidates) else candidates
-
-
-async def _rank(
-    pipeline: Pipeline, user: UserFeatures, candidates: Candidates, deadline: Deadline, trail: Trail
-) -> Candidates:
-    trail.ranked = len(candidates)
-    ceiling = deadline.within(pipeline.budget.ranking)
-    try:
-        score = await pipeline.attempt(RANKING, lambda: _trusted(pipeline.ranker, user, candidates, ceiling), ceiling)
-    except DependencyError as error:
-        trail.degradation.step(DegradationLevel.SIMPLE_RANKING, f"{RANKING}.{error.cause}")
-        score = await pipeline.simple_ranker.score(user, candidates, deadline)
-    return candidates.scored(score).top(len(candidates))
-
-
-async def _trusted(ranker: Ranker, user: UserFeatures, candidates: Candidates, deadline: Deadline) -> Floats:
-    """The ranker's scores, if they can decide an order: one each, finite, and not all the same."""
-    score = await ranker.score(user, candidates, deadline)
-    if score.shape != (len(candidates),):
-        raise BadAnswer(f"{ranker.name}: {score.shape} scores for {len(candidates)} candidates")
-    if not np.isfinite(score).all():
-        raise BadAnswer(f"{ranker.name}: scores that are not finite")
-    if len(score) >= 20 and bool((score == score[0]).all()):
-        raise BadAnswer(f"{ranker.name}: every candidate has the same score")
-    return score
-
-
-def fall_back(pipeline: Pipeline, request: Request, degradation: Degradation) -> Candidates:
-    """A precomputed slate, from the best rung that has one, filled up from those below. No I/O."""
-    slate = Candidates.none()
-    blocked = np.concatenate([pipeline.reader.history(request).item_row, request.exclude])
-    for fallback in pipeline.fallbacks:
-        more = fallback.slate(request, np.concatenate([blocked, slate.item_row]))
-        if len(more):
-            degradation.level = max(degradation.level, fallback.level)
-        slate = Candidates.proposed(
-            np.concatenate([slate.item_row, more.item_row]), np.concatenate([slate.score, more.score])
-        ).take(slice(request.limit))
-        if len(slate) == request.limit:
-            break
-    if not len(slate):
-        degradation.level = pipeline.fallbacks[-1].level
-    return slate
 
 
 def _promoted(campaigns: tuple[Campaign, ...]) -> Rows:
@@ -223,31 +115,7 @@ def _promoted(campaigns: tuple[Campaign, ...]) -> Rows:
     return np.unique(np.concatenate(rows)) if rows else NO_ROWS
 
 
-def _context(pipeline: Pipeline) -> SlateContext:
-    return SlateContext(time.time(), pipeline.items.genres, pipeline.campaigns)
-
-
-def _answer(pipeline: Pipeline, query: Query, slate: Slate, trail: Trail) -> Answer:
-    shown, items = slate.shown, pipeline.items
-    names = [source.name for source in pipeline.sources]
-    who = shown.proposed_by if shown.source_ranks.shape[1] else np.zeros((len(shown), len(names)), np.bool_)
-    places = zip(shown.item_row.tolist(), shown.score.tolist(), who.tolist(), strict=True)
-    return Answer(
-        request_id=query.request_id,
-        bundle=pipeline.bundle,
-        items=tuple(
-            Item(
-                items.ids.text(row),
-                items.titles.text(row),
-                score,
-                tuple(name for name, proposed in zip(names, by, strict=True) if proposed),
-                slate.moved.get(row),
-            )
-            for row, score, by in places
-        ),
-        level=trail.degradation.level,
-        reasons=tuple(trail.degradation.reasons),
-        timing=trail.timing,
-        proposed=trail.proposed,
-        ranked=trail.ranked,
-    )
+def _forget(path: asyncio.Task[Slate | None]) -> None:
+    """What an abandoned path raises at its end is nobody's business any more."""
+    if not path.cancelled():
+        path.exception()

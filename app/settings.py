@@ -92,6 +92,16 @@ def _key(text: str) -> str:
     return text
 
 
+def _ratio(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError("a number from 0 to 1") from None
+    if not 0 <= value <= 1:  # also what is not a number
+        raise ValueError("a number from 0 to 1")
+    return value
+
+
 _PORT = _whole(1, 65535)
 _SECRET = frozenset({"redis_url", "key"})
 _REDIS_TLS = {"redis_ca": "ssl_ca_certs", "redis_cert": "ssl_certfile", "redis_key": "ssl_keyfile"}
@@ -211,6 +221,31 @@ class Settings:
     reserve_seconds: Annotated[
         float, Setting(_milliseconds(0, 10_000), "Kept back before the deadline for the fallback", "RESERVE_MS")
     ] = 0.020
+
+    slow_features_seconds: Annotated[
+        float,
+        Setting(_milliseconds(0.1, 10_000), "A read of features slower than this counts as failed", "SLOW_FEATURES_MS"),
+    ] = 0.020
+    slow_retrieval_seconds: Annotated[
+        float, Setting(_milliseconds(0.1, 10_000), "A source slower than this counts as failed", "SLOW_RETRIEVAL_MS")
+    ] = 0.035
+    slow_ranking_seconds: Annotated[
+        float, Setting(_milliseconds(0.1, 10_000), "A ranking slower than this counts as failed", "SLOW_RANKING_MS")
+    ] = 0.070
+
+    max_full_path: Annotated[
+        int, Setting(_whole(4, 10_000), "Most requests that a worker ranks at once; the adaptive limit stays below")
+    ] = 200
+    max_requests: Annotated[
+        int, Setting(_whole(4, 100_000), "Requests in a worker at once beyond which it refuses with 429")
+    ] = 1000
+    max_delay_seconds: Annotated[
+        float,
+        Setting(_milliseconds(1, 60_000), "Standing delay of a worker's loop beyond which it refuses", "MAX_DELAY_MS"),
+    ] = 0.1
+    shadow_ratio: Annotated[
+        float, Setting(_ratio, "Share of requests, 0 to 1, beside which every rung of the ladder is run")
+    ] = 0.01
 
     stop_seconds: Annotated[
         float, Setting(_milliseconds(0, 600_000), "Time for requests in flight when a worker stops", "STOP_MS")

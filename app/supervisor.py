@@ -1,8 +1,8 @@
 """``streamrec serve``: one command that starts Redis, Triton and the workers, and keeps them running.
 
 Start in order (parts, bundle, workers), stop in the opposite one (workers drain first). In between it looks every
-second whether everything that should be there is: a dead process is started again, and a Triton or Redis that lost
-what the current bundle gave it, whoever runs it, is given it again. It never stands on the path of a request.
+second whether everything that should be there is: a dead process is started again, and so is a Triton that could not
+start. ``app.restoring`` gives back what Triton and Redis lost. It never stands on the path of a request.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,19 +24,20 @@ from urllib.parse import quote
 from app import parts, process
 from app.access import open_access
 from app.client import NotAnswering, call
-from app.keeper import FIRST_DELAY_SECONDS, LAST_DELAY_SECONDS, Keeper
+from app.keeper import Keeper
 from app.parts import TritonPorts
-from app.process import Part, child_environment, run_child, start_child
-from app.publishing import lost
+from app.process import Part, child_environment, run_child
+from app.publishing import lost, restore
+from app.restoring import Restoring
 from app.settings import Settings, client_host, variable_of
-from domain.errors import StartError
+from domain.errors import StartError, StreamRecError
 from release.bundle import Bundle
 from release.publish import Echo
 
 WATCH_SECONDS = 1.0
 READY_SECONDS = 90.0
 TRAINING_SECONDS = 1800.0
-RESTORE_SECONDS = 300.0
+PUBLISH_SECONDS = 300.0
 STOP_GRACE_SECONDS = 3.0
 BACKLOG = 2048
 
@@ -102,9 +102,10 @@ class Service:
     workers: list[Keeper] = field(default_factory=list)
     consumers: list[Keeper] = field(default_factory=list)
     sockets: list[socket.socket] = field(default_factory=list)
-    _restoring: subprocess.Popen[bytes] | None = None
-    _restore_at: float = 0.0
-    _restore_delay: float = FIRST_DELAY_SECONDS
+    restoring: Restoring = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.restoring = Restoring.of(self.settings, self.echo)
 
     def start(self) -> None:
         """Everything running and ready, in order; raises ``StartError`` and leaves stopping to ``stop``."""
@@ -121,6 +122,7 @@ class Service:
         for number in range(settings.consumers):
             self._start_consumer(number)
         self._await_workers()
+        self.restoring.start()
         self._tell()
 
     def watch(self) -> None:
@@ -128,15 +130,15 @@ class Service:
         while True:
             for keeper in (*self.parts, *self.workers, *self.consumers):
                 keeper.look()
-            self._restore_if_lost()
             time.sleep(WATCH_SECONDS)
 
     def stop(self) -> None:
         """Workers finish what is in flight, consumers their batch, then the parts end; a second Ctrl-C hurries."""
         grace = self.settings.stop_seconds + self.settings.drain_seconds + STOP_GRACE_SECONDS
         keepers = (self.workers, self.consumers, self.parts[::-1])
-        groups = [[keeper.part for keeper in group] for group in keepers]
+        groups = [[keeper.part for keeper in group if keeper.part is not None] for group in keepers]
         try:
+            self.restoring.stop()
             for group in groups:
                 _stop_all(group, grace)
         except KeyboardInterrupt:
@@ -144,9 +146,6 @@ class Service:
         finally:
             for part in (part for group in groups for part in group):
                 part.kill()
-            if self._restoring is not None:
-                self._restoring.kill()
-                self._restoring.wait()
             for reserved in self.sockets:
                 reserved.close()
 
@@ -195,6 +194,7 @@ class Service:
             if settings.require_triton:
                 raise
             self.echo(_banner(f"Triton does not run: {error}", "Serving at SIMPLE_RANKING, without DCN-V2."))
+            self.parts.append(Keeper(start, self.echo, None))
 
     def _keep(
         self, group: list[Keeper], start: Callable[[], Part], on_death: Callable[[Part], object] | None = None
@@ -210,18 +210,18 @@ class Service:
             if settings.bundle != settings.home / "current":
                 raise StartError(f"no bundle in {settings.bundle} (setting {variable_of('bundle')})")
             folder = self.make_bundle(settings, self.echo)
-            run_child("publishing", ["app.publishing", "publish", str(folder)], settings, RESTORE_SECONDS)
+            run_child("publishing", ["app.publishing", "publish", str(folder)], settings, PUBLISH_SECONDS)
         elif lost(settings):
             self._restore_before_serving()
 
     def _restore_before_serving(self) -> None:
         """What fails here is tried again while serving, which works without it, one rung or two down."""
         try:
-            run_child("restoring", ["app.publishing", "restore"], self.settings, RESTORE_SECONDS)
-        except StartError as error:
-            if self.settings.require_triton:
-                raise
-            self.echo(f"WARNING: {error}")
+            done = restore(self.settings, self.echo)
+        except StreamRecError as error:
+            raise StartError(f"restoring failed: {error}") from error
+        if not done and self.settings.require_triton:
+            raise StartError("restoring failed, see above")
 
     def _start_worker(self, number: int, listener: socket.socket) -> None:
         environment = {**self._environment(), "STREAMREC_HTTP_FD": str(listener.fileno())}
@@ -265,8 +265,8 @@ class Service:
             beating = len(list(self.settings.workers_folder.glob("*.json")))
             return beating >= len(self.workers) and _opens(self.settings.http_address)
 
-        for keeper in self.workers:
-            process.await_ready(keeper.part, ready, READY_SECONDS)
+        for part in [keeper.part for keeper in self.workers if keeper.part is not None]:
+            process.await_ready(part, ready, READY_SECONDS)
 
     def _tell(self) -> None:
         """The address, a curl line and what it answered."""
@@ -278,18 +278,6 @@ class Service:
         self.echo(f"    curl -s{key} '{settings.http_address}{path}'\n")
         self.echo(f"which answered just now ({status}):\n\n{json.dumps(answer, indent=2, ensure_ascii=False)}\n")
         self.echo(f"Logs are in {settings.home / 'logs'}. Ctrl-C stops everything.")
-
-    def _restore_if_lost(self) -> None:
-        """In a child, so that nothing here waits for it; after a failure with growing delays."""
-        now = time.monotonic()
-        if self._restoring is not None:
-            if self._restoring.poll() is None:
-                return
-            failed = self._restoring.returncode != 0
-            self._restore_delay = min(self._restore_delay * 2, LAST_DELAY_SECONDS) if failed else FIRST_DELAY_SECONDS
-            self._restore_at, self._restoring = now + self._restore_delay, None
-        if now >= self._restore_at and lost(self.settings):
-            self._restoring = start_child(["app.publishing", "restore"], self.settings)
 
 
 def train_in_child(settings: Settings, echo: Echo) -> Path:

@@ -99,6 +99,11 @@ class UserReader:
             history = history.then(self._recent(stored, history.last_event))
         return history.then(_just_now(request))
 
+    def without_store(self, request: Request) -> UserFeatures:
+        """What the user's read falls back on, with no I/O: the last good read here, else the bundle's."""
+        stored = None if request.user_id is None else self._last_seen(request.user_id)
+        return self._assemble(request, stored, Freshness.STALE, None)
+
     def _last_seen(self, user_id: str) -> StoredUser | None:
         """The last good read of the user here, unless it is older than any of its features may be."""
         stored = self.last_seen.last(self.project, user_id)

@@ -21,18 +21,26 @@ import pybreaker
 import redis.asyncio as aioredis
 
 from app import metrics
+from app.admission import Admission, AdmissionPolicy
 from app.event_parts import open_log
+from app.falling_back import precomputed
 from app.feature_watch import keep_watching, watch_of
 from app.guard import Guard
+from app.limit import LimitPolicy, Outcome
 from app.orders import Follower, OrderBook
-from app.recommend import RANKING, Budget, Pipeline, precomputed, recommend
+from app.pipeline import Budget, Pipeline
+from app.quality import QualityPolicy
+from app.ranking import RANKING
+from app.recommend import recommend
 from app.removals import Removals
 from app.settings import Settings
+from app.shadow import Shadow
 from app.user_reader import PART as FEATURES
 from app.user_reader import UserReader
 from domain.answer import Answer
 from domain.catalogue import Items
 from domain.deadline import Deadline
+from domain.degradation import DegradationLevel
 from domain.errors import BadAnswer, BundleError, DependencyError, StartError, StreamRecError
 from domain.request import Query
 from domain.stages import Ranker, Source
@@ -40,6 +48,7 @@ from events.lag import LagWatch
 from events.log import EventLog
 from fallbacks.batch_lists import BatchList
 from fallbacks.breakers import Breaker, BreakerPolicy
+from fallbacks.model_mark import ModelMark
 from fallbacks.popular_list import PopularList
 from fallbacks.stale_features import StaleFeatures
 from features import layout, online
@@ -61,6 +70,7 @@ SOURCES = ("two_tower", "collaborative", "content", "popularity")
 SEARCH_THREADS = 2
 SEARCHES_WAITING = 32
 POLL_SECONDS = 0.5
+TOO_LATE = frozenset({f"{RANKING}.timeout", "deadline.near"})
 
 log = logging.getLogger("streamrec.wiring")
 
@@ -79,6 +89,8 @@ class Process:
     lag: LagWatch
     orders: Follower
     removals: Removals
+    admission: Admission
+    shadow: Shadow
 
     @classmethod
     def of(cls, settings: Settings) -> Process:
@@ -95,6 +107,8 @@ class Process:
             LagWatch(client),
             Follower(OrderBook(settings.home), guard.hold),
             Removals.kept_at(client, settings.home),
+            _admission(settings),
+            Shadow(settings.shadow_ratio, metrics.shadow_ran),
         )
 
     async def close(self) -> None:
@@ -104,12 +118,25 @@ class Process:
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 
+def _admission(settings: Settings) -> Admission:
+    """Waiting for a fifth of the deadline is fine, for two fifths too long; narrowing begins between the two."""
+    deadline, most = settings.deadline_seconds, float(settings.max_full_path)
+    limit = LimitPolicy(
+        initial=min(LimitPolicy().initial, most), most=most, alpha_seconds=0.2 * deadline, beta_seconds=0.4 * deadline
+    )
+    quality = QualityPolicy(target_seconds=0.3 * deadline)
+    policy = AdmissionPolicy(limit, quality, settings.max_requests, settings.max_delay_seconds)
+    return Admission(policy, metrics.admitted)
+
+
 def _guard(settings: Settings) -> Guard:
     """One breaker a dependency. A source's ceiling is all of retrieval's."""
     ceilings = {FEATURES: settings.features_seconds, RANKING: settings.ranking_seconds}
     ceilings |= dict.fromkeys(SOURCES, settings.retrieval_seconds)
+    slow = {FEATURES: settings.slow_features_seconds, RANKING: settings.slow_ranking_seconds}
+    slow |= dict.fromkeys(SOURCES, settings.slow_retrieval_seconds)
     listener = _TellMetrics()
-    breakers = {name: Breaker(name, BreakerPolicy(), listeners=(listener,)) for name in ceilings}
+    breakers = {name: Breaker(name, BreakerPolicy(slow_seconds=slow[name]), listeners=(listener,)) for name in ceilings}
     for name, breaker in breakers.items():
         metrics.breaker_is(name, breaker.state)
     return Guard(breakers, ceilings, metrics.dependency_called)
@@ -161,6 +188,9 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
             settings.reserve_seconds,
             settings.candidates,
         ),
+        mark=ModelMark(tell=lambda bad: _model_changed(bundle.version, bad=bad)),
+        shadow=process.shadow,
+        narrowed=process.admission.quality.narrowed,
     )
 
 
@@ -172,6 +202,11 @@ def with_removals(pipeline: Pipeline, bundle: Bundle, removals: Removals) -> Pip
     """The bundle's pipeline without what is removed now: the merge and every list ask the item table."""
     items = removals.applied(bundle.tables.items)
     return replace(pipeline, items=items, fallbacks=_fallbacks(bundle.tables, items))
+
+
+def _model_changed(version: str, *, bad: bool) -> None:
+    log.warning("model marked", extra={"bundle": version, "bad": bad})
+    metrics.model_is(bad=bad)
 
 
 def item_facts(items: Items, positive_stars: float) -> ItemFacts:
@@ -218,15 +253,34 @@ class Serving:
     def events(self) -> EventLog:
         return self.process.events
 
+    @property
+    def admission(self) -> Admission:
+        return self.process.admission
+
     async def recommend(self, query: Query, deadline: Deadline) -> Answer:
         """An answer, whatever is broken: a bug is counted, logged, and answered from the precomputed lists."""
         pipeline = self.pipeline  # one bundle for the whole request
+        place, granted, outcome = self.admission.begin(), deadline.remaining, Outcome.IGNORE
         try:
-            return await recommend(pipeline, query, deadline)
+            if place is None:
+                return precomputed(pipeline, query, "admission.shed")
+            given = await recommend(pipeline, query, deadline)
+            outcome = self._outcome(given, granted)
+            return given
         except Exception:
             metrics.bug_found("recommend")
             log.exception("bug on the request path")
             return precomputed(pipeline, query, "service.bug")
+        finally:
+            if place is not None:
+                place.end(outcome)
+
+    def _outcome(self, given: Answer, granted: float) -> Outcome:
+        """What a full path tells of load. A caller who grants little time is late by their own doing."""
+        if not TOO_LATE.isdisjoint(given.reasons):
+            fair = granted >= self.process.settings.deadline_seconds / 2
+            return Outcome.FAILURE if fair else Outcome.IGNORE
+        return Outcome.SUCCESS if given.level < DegradationLevel.BATCH_LIST else Outcome.IGNORE
 
     def state(self) -> Mapping[str, Any]:
         """For ``/healthz``: what is loaded here and how each dependency is."""
@@ -245,6 +299,12 @@ class Serving:
             "sources": [source.name for source in self.pipeline.sources],
             "dependencies": {name: breaker.state for name, breaker in self.process.guard.breakers.items()},
             "held": self.process.orders.held,
+            "model": {"trusted": not self.pipeline.mark.bad, "why_not": self.pipeline.mark.why},
+            "admission": {
+                "limit": self.admission.limit.limit,
+                "in_flight": self.admission.in_flight,
+                "quality": round(self.admission.quality.factor, 3),
+            },
         }
 
     async def watch(self) -> None:
@@ -255,9 +315,13 @@ class Serving:
                 await self.check()
                 await self.look_at_lag()
                 await self.look_at_removals()
+                self._tell_load()
             except Exception:  # the loop must outlive a bug in what it does, or bundles are never swapped again
                 metrics.bug_found("watch")
                 log.exception("bug in the watch loop")
+
+    def _tell_load(self) -> None:
+        metrics.load_is(self.admission.limit.limit, self.admission.quality.factor)
 
     async def look_at_lag(self) -> None:
         """Off the path of a request. While Redis is away, what is known of the lag ages."""
@@ -287,14 +351,17 @@ class Serving:
             log.error("bundle refused", extra={"bundle": path.name, "why": str(error)})  # noqa: TRY400 - told in full
 
     def start(self) -> None:
-        """Begin to watch the link and to tell what the rankers are given; ``close`` ends both."""
+        """Begin all that happens beside requests; ``close`` ends it."""
+        self._tell_load()
         telling = keep_watching(lambda: (self.bundle, self.pipeline.reader.watch), self.process.redis)
-        self._watching = [asyncio.create_task(self.watch()), asyncio.create_task(telling)]
+        beside = (self.watch(), telling, self.process.shadow.run(), self.admission.delay.watch())
+        self._watching = [asyncio.create_task(one) for one in beside]
 
     async def _swap(self, path: Path) -> None:
         started = time.perf_counter()
         bundle, pipeline = await asyncio.to_thread(_open, path, self.process)
         self.bundle, self.pipeline = bundle, pipeline
+        metrics.model_is(bad=False)  # its mark goes with the bundle
         self.on_swap(bundle)
         log.info("bundle swapped", extra={"bundle": bundle.version, "seconds": time.perf_counter() - started})
 

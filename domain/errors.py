@@ -11,6 +11,9 @@
         ├── Unreachable     refused, reset, not there
         ├── BreakerOpen     not asked, because it kept failing
         ├── BadAnswer       answered, with something that cannot be used
+        │   └── BadScores   a ranker's scores, which cannot decide an order
+        ├── OutOfMemory     answered that it has not the memory for so much
+        ├── Untrusted       not asked, because what it answered before could not be used
         └── ModelNotFound   the server is well and does not have this version of the model
 
 Foreign exceptions (redis, grpc, faiss) are mapped to these once, at the adapter, with ``from``.
@@ -82,6 +85,22 @@ class BadAnswer(DependencyError):
     """Answered, with something that cannot be used."""
 
     cause: ClassVar[str] = "bad_answer"
+
+
+class BadScores(BadAnswer):
+    """A ranker's scores, which cannot decide an order: of the wrong count, not finite, or all the same."""
+
+
+class OutOfMemory(DependencyError):
+    """Answered that it has not the memory for so much. Less may do."""
+
+    cause: ClassVar[str] = "out_of_memory"
+
+
+class Untrusted(DependencyError):
+    """Not asked, because what it answered before could not be used."""
+
+    cause: ClassVar[str] = "bad_model"
 
 
 class ModelNotFound(DependencyError):

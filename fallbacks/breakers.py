@@ -36,7 +36,7 @@ class BreakerPolicy:
     threshold_ratio: float = 0.5
     slow_seconds: float = float("inf")
     open_seconds: float = 0.25
-    open_seconds_limit: float = 2.0
+    open_seconds_limit: float = 1.0  # with jitter, two probings fit into the 3 s that a recovery may take
     probes: int = 3
 
     def __post_init__(self) -> None:

@@ -87,6 +87,11 @@ def row_user(project: str, key: bytes) -> str | None:
     return key[start : start + size].decode("utf-8", "surrogatepass")
 
 
+def kept_seconds(contract: Contract) -> int:
+    """How long after its last write a row stays in Redis: as long as any of its features may be used."""
+    return int(max(feature.max_age_seconds for feature in contract.user.features))
+
+
 def read_fields(contract: Contract) -> tuple[bytes, ...]:
     """What the request path asks of a user's hash: the batch fields, then the recents of the session view.
 
@@ -107,6 +112,15 @@ def batch_fields(contract: Contract) -> tuple[bytes, ...]:
 def session_fields() -> tuple[bytes, ...]:
     """The fields of the view ``user_session``: its time, then ``RECENTS``."""
     return _time_field(SESSION_VIEW), *(field_name(SESSION_VIEW, name) for name in RECENTS)
+
+
+def batch_row(contract: Contract, features: Floats, as_of: float) -> dict[bytes, bytes]:
+    """A user's whole batch view, ``(U,)`` features in the contract's order, byte for byte as Feast would write it."""
+    values = [encode_time(as_of)]
+    for feature in contract.user.features:
+        columns = np.asarray(features[contract.user.slices[feature.name]], "<f4")
+        values.append(FloatForm.of(feature).prefix + columns.tobytes())
+    return dict(zip(batch_fields(contract), values, strict=True))
 
 
 def session_row(

@@ -84,6 +84,31 @@ def write_user_features(
     return len(users)
 
 
+def restore_user_features(bundle: Published, redis_url: str, *, echo: Callable[[str], object] = print) -> int:
+    """Write all users of a bundle that was published before into a Redis that lost them, and return how many.
+
+    The same bytes, without Feast, whose import takes longer than the rest; what publishing leaves in the offline store
+    and the registry is not Redis's to lose. Raises ``Unreachable`` and ``PublishError``.
+    """
+    users, genre_names = bundle.tables.users, bundle.tables.items.genre_names
+    project, kept = layout.project_name(CONTRACT, genre_names), layout.kept_seconds(CONTRACT)
+    try:
+        agree(redis_url, project, Meaning.of(CONTRACT, genre_names))
+        with redis.Redis.from_url(redis_url, protocol=2) as client:
+            for start in range(0, len(users), BATCH_USERS):
+                with client.pipeline(transaction=False) as pipe:
+                    for row in range(start, min(start + BATCH_USERS, len(users))):
+                        key = layout.row_key(project, users.ids.text(row))
+                        pipe.hset(key, mapping=layout.batch_row(CONTRACT, users.features[row], bundle.watermark))
+                        pipe.expire(key, kept)
+                    pipe.execute()
+        removed = remove_absent(redis_url, project, users)
+    except redis.RedisError as error:
+        raise Unreachable(f"the user features cannot be written to Redis: {error}") from error
+    echo(f"user features: {len(users)} users back in the online store {project}, {removed} no longer known removed")
+    return len(users)
+
+
 def agree(redis_url: str, project: str, meaning: Meaning) -> None:
     """Leave with the features what they mean; raises ``PublishError``, naming each feature, if it is another meaning.
 

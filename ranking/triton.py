@@ -16,18 +16,20 @@ from domain.arrays import Floats
 from domain.candidates import Candidates
 from domain.catalogue import Items
 from domain.deadline import Deadline
-from domain.errors import BadAnswer, DependencyError, Late, ModelNotFound, Unreachable
+from domain.errors import BadAnswer, BadScores, DependencyError, Late, ModelNotFound, OutOfMemory, Unreachable
 from domain.user import UserFeatures
 from features.encode import encode_candidates, user_row
 
 MODEL_NAME = "dcn_v2"
 OUTPUT = "score"
+NO_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "failed to allocate memory", "bad allocation")
+"""What CUDA, ONNX Runtime (its arena says the fourth) and the C++ library say of it, in lower case."""
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float32): "FP32", np.dtype(np.int32): "INT32"}
 
 CHANNEL_ARGS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),  # the default is two minutes, and 7 s until the first call works again
+    ("grpc.max_reconnect_backoff_ms", 500),  # the default is two minutes, and 7 s until the first call works again
     ("grpc.enable_http_proxy", 0),  # an http_proxy in the environment is not meant for this
     ("grpc.enable_retries", 0),
 )
@@ -104,13 +106,13 @@ def encode_inputs(user: UserFeatures, candidates: Candidates, items: Items) -> d
 
 
 def checked(answer: NDArray[np.generic] | None, n: int) -> Floats:
-    """``(n,)`` the scores in an answer ``(1, n)``; raises ``BadAnswer``."""
+    """``(n,)`` the scores in an answer ``(1, n)``; raises ``BadScores``."""
     if answer is None or answer.shape != (1, n) or answer.dtype != np.float32:
         found = "nothing" if answer is None else f"{answer.dtype} {answer.shape}"
-        raise BadAnswer(f"Triton answered {found} for {n} candidates")
+        raise BadScores(f"Triton answered {found} for {n} candidates")
     score = answer[0].astype(np.float32, copy=False)
     if not np.isfinite(score).any():
-        raise BadAnswer(f"none of {n} scores is finite")
+        raise BadScores(f"none of {n} scores is finite")
     return score
 
 
@@ -123,6 +125,8 @@ def mapped(error: InferenceServerException) -> DependencyError:
     # the first before a version was ever loaded, the second once it has been unloaded
     if status == "NOT_FOUND" or (status == "UNAVAILABLE" and "is not at ready state" in message):
         return ModelNotFound(told)
+    if status == "RESOURCE_EXHAUSTED" or any(words in message.lower() for words in NO_MEMORY):
+        return OutOfMemory(told)
     if status in {"UNAVAILABLE", "CANCELLED"}:
         return Unreachable(told)
     return BadAnswer(told)

@@ -122,12 +122,11 @@ def _online_store(redis_url: str, contract: Contract) -> dict[str, Any]:
     With it, publishing the same data again, or with a clock set back, would silently change nothing. A row that nobody
     has written for longer than any feature may be old expires in Redis: so do the rows of contracts long gone.
     """
-    oldest = max(feature.max_age_seconds for feature in contract.user.features)
     return {
         "type": "redis",
         "connection_string": connection_string(redis_url),
         "skip_dedup": True,
-        "key_ttl_seconds": int(oldest),
+        "key_ttl_seconds": layout.kept_seconds(contract),
     }
 
 

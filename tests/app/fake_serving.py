@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.admission import Admission
 from domain.answer import Answer, Item
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel
@@ -45,6 +46,7 @@ class FakeServing:
     bug: Exception | None = None
     gate: asyncio.Event | None = None
     events: FakeLog = field(default_factory=FakeLog)
+    admission: Admission = field(default_factory=Admission)
     asked: list[Query] = field(default_factory=list)
     remaining: list[float] = field(default_factory=list)  # seconds left when the question arrived
     arrived: asyncio.Event = field(default_factory=asyncio.Event)

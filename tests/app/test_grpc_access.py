@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from app.access import READER, Access, make_key
 from app.edge import Patience
 from app.events_api import EVENTS
-from app.grpc_access import GrpcTls
+from app.grpc_access import AccessInterceptor, GrpcTls
 from app.grpc_api import RECOMMENDER, GrpcDoor
 from app.proto.streamrec.v1 import recommender_pb2 as pb
 from app.settings import Settings
@@ -30,7 +30,7 @@ METHOD = f"/{RECOMMENDER}/Recommend"
 @contextlib.asynccontextmanager
 async def opened(access: Access | None = None, tls: GrpcTls | None = None) -> AsyncIterator[str]:
     """The address of a door."""
-    door = GrpcDoor(FakeServing(), Patience(0.150, 1.0), access, tls)
+    door = GrpcDoor(FakeServing(), Patience(0.150, 1.0), [AccessInterceptor(access or Access(None))], tls)
     port = await door.open("127.0.0.1:0")
     yield f"127.0.0.1:{port}"
     await door.close(0.5)

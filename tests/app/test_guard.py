@@ -1,4 +1,5 @@
 import asyncio
+import functools
 
 import pytest
 
@@ -83,3 +84,46 @@ async def test_a_bug_passes_through_and_says_nothing_of_the_dependency(guard: Gu
         with pytest.raises(ZeroDivisionError):
             await guard.attempt("redis", bug, Deadline.after(1))
     assert guard.breakers["redis"].state == "closed"
+
+
+async def test_half_open_lets_three_of_200_concurrent_callers_through() -> None:
+    now, asked = [0.0], 0
+    policy = BreakerPolicy(minimum_calls=2, probes=3)
+    breaker = Breaker("redis", policy, clock=lambda: now[0], jitter=lambda: 0.5)
+    guard = Guard({"redis": breaker}, {"redis": 0.01}, Seen())
+    gate = asyncio.Event()
+
+    async def wait() -> int:
+        nonlocal asked
+        asked += 1
+        await gate.wait()
+        return 42
+
+    for _ in range(2):
+        with pytest.raises(Unreachable):
+            await guard.attempt("redis", refuse, Deadline.after(1))
+    now[0] += policy.open_seconds * 1.01
+    callers = [asyncio.create_task(guard.attempt("redis", wait, Deadline.after(60))) for _ in range(200)]
+    await asyncio.sleep(0)
+    assert (asked, breaker.state) == (3, "half-open")
+    gate.set()
+    told = await asyncio.gather(*callers, return_exceptions=True)
+    assert (told.count(42), sum(isinstance(one, BreakerOpen) for one in told)) == (3, 197)
+    assert breaker.state == "closed"
+
+
+async def test_a_dependency_that_is_slow_half_of_the_time_is_left_alone() -> None:
+    now = [0.0]
+    policy = BreakerPolicy(minimum_calls=4, slow_seconds=0.07)
+    breaker = Breaker("ranking", policy, clock=lambda: now[0])
+    guard = Guard({"ranking": breaker}, {"ranking": 0.08}, Seen(), clock=lambda: now[0])
+
+    async def take(seconds: float) -> float:
+        now[0] += seconds
+        return seconds
+
+    for seconds in (0.01, 0.075, 0.01):
+        await guard.attempt("ranking", functools.partial(take, seconds), Deadline.after(60))
+    assert breaker.state == "closed"
+    await guard.attempt("ranking", lambda: take(0.075), Deadline.after(60))
+    assert breaker.state == "open"

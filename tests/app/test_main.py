@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import grpc.aio
@@ -141,6 +142,29 @@ async def test_a_draining_worker_is_unready_and_still_answers(settings: Settings
             while (await client.get("/readyz")).status_code != 503:
                 pass
         assert (await client.get("/v1/recommendations/42")).status_code == 200
+
+
+async def test_a_worker_told_to_stop_under_load_fails_no_request(settings: Settings) -> None:
+    """Callers go on as long as the worker calls itself ready, as those behind a load balancer do."""
+    statuses: list[int] = []
+    many = asyncio.Event()
+
+    async def ask_while_ready(client: httpx.AsyncClient) -> None:
+        while (await client.get("/readyz")).status_code == 200:
+            statuses.append((await client.get("/v1/recommendations/42")).status_code)
+            if len(statuses) >= 50:
+                many.set()
+
+    async with (
+        working(replace(settings, drain_seconds=2.0), FakeServing()) as (stop, task),
+        httpx.AsyncClient(base_url=settings.http_address, trust_env=False, timeout=30) as client,
+    ):
+        asking = [asyncio.create_task(ask_while_ready(client)) for _ in range(8)]
+        await asyncio.wait_for(many.wait(), 30)
+        stop.set()
+        await asyncio.gather(*asking)
+        await asyncio.wait_for(task, 30)
+    assert set(statuses) == {200}
 
 
 async def test_a_port_already_taken_is_told(settings: Settings) -> None:

@@ -1,68 +1,27 @@
 """The request path over a real bundle: which level each failure leads to, and what every answer keeps."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app.recommend import Pipeline, precomputed, recommend
+from app.falling_back import precomputed
+from app.pipeline import Pipeline
+from app.recommend import recommend
 from app.settings import Settings
 from app.wiring import Process, Serving, build
-from domain.arrays import Floats
 from domain.candidates import Candidates
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel as Level
-from domain.errors import BadAnswer, DependencyError, Late, Unreachable
+from domain.errors import BadAnswer, Late, Unreachable
 from domain.request import Query
 from domain.slate import Campaign
-from features.contract import CONTRACT
-from features.online import Recents, StoredUser
 from release.bundle import Bundle, Publication
+from tests.app.fake_stages import Ranker, Source, Store, with_store
 
 KNOWN = "user-3"
-
-
-class Ranker:
-    """Scores by a function of the rows, or fails."""
-
-    name = "dcn_v2"
-
-    def __init__(self, score: Callable[[Candidates], Floats] | DependencyError | None = None) -> None:
-        self.score_of = score or (lambda c: np.linspace(1, 0, len(c), dtype=np.float32))
-
-    async def score(self, user, candidates, deadline) -> Floats:
-        if isinstance(self.score_of, DependencyError):
-            raise self.score_of
-        return self.score_of(candidates)
-
-
-class Store:
-    def __init__(self, *known: str, error: DependencyError | None = None, recent: tuple[str, ...] = ()) -> None:
-        self.known, self.error, self.recent = known, error, recent
-
-    async def read(self, user_id: str) -> StoredUser | None:
-        if self.error:
-            raise self.error
-        r = len(self.recent)
-        recents = Recents(self.recent, np.full(r, 5, np.float32), np.full(r, 2e9))
-        return (
-            StoredUser(CONTRACT.user.defaults, recents, 9e9, 0.0, stale=False, problems=())
-            if user_id in self.known
-            else None
-        )
-
-
-class Source:
-    def __init__(self, name: str, outcome: list[int] | Exception) -> None:
-        self.name, self.outcome = name, outcome
-
-    async def retrieve(self, request, user, deadline) -> Candidates:
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return Candidates.proposed(np.array(self.outcome, np.int32), np.ones(len(self.outcome), np.float32))
 
 
 @pytest.fixture
@@ -77,10 +36,6 @@ def pipeline(tiny_bundle: Bundle, process: Process) -> Pipeline:
     """The wired tiny bundle with a store that knows user-3 and a ranker that keeps the order."""
     bundle = Bundle(tiny_bundle.path, tiny_bundle.manifest, tiny_bundle.tables, Publication(1, 0.0))
     return with_store(replace(build(bundle, process), ranker=Ranker()), Store(KNOWN))
-
-
-def with_store(pipeline: Pipeline, store: Store) -> Pipeline:
-    return replace(pipeline, reader=replace(pipeline.reader, store=store))
 
 
 async def ask(pipeline: Pipeline, query: Query | None = None, seconds: float = 5.0):

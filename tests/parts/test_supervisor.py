@@ -198,7 +198,7 @@ def test_sigterm_ends_everything_and_the_next_start_finds_all_in_place(
         assert again.process.wait(30) == 0
 
 
-def test_without_triton_it_serves_degraded_with_a_banner_or_not_at_all(
+def test_without_triton_it_serves_degraded_with_a_banner_until_it_can_be_started_or_not_at_all(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     without = environment | {"STREAMREC_HOME": str(tmp_path / "home"), "STREAMREC_TRITON_VENV": str(tmp_path / "none")}
@@ -211,6 +211,8 @@ def test_without_triton_it_serves_degraded_with_a_banner_or_not_at_all(
         service.until(lambda: "Ctrl-C" in service.said)
         assert "Serving at SIMPLE_RANKING" in service.said
         assert service.level() == "SIMPLE_RANKING"
+        (tmp_path / "none").symlink_to(environment["STREAMREC_TRITON_VENV"])
+        service.until(lambda: service.level() == "FULL")  # a Triton that could not start is tried again
 
 
 class Ended:
@@ -237,3 +239,32 @@ def test_a_part_that_keeps_dying_is_tried_less_and_less_often() -> None:
     delays = [float(line.rpartition(" in ")[2].removesuffix(" s")) for line in said]
     assert delays[:7] == [0.5, 1, 2, 4, 8, 16, 30]
     assert max(delays) == 30
+
+
+def test_a_part_that_could_not_start_is_tried_again_and_told_once() -> None:
+    now, said, outcomes = [0.0], list[str](), iter([StartError("no program"), StartError("no program"), Running()])
+
+    def start() -> Part:
+        outcome = next(outcomes)
+        if isinstance(outcome, StartError):
+            raise outcome
+        return outcome  # type: ignore[return-value]
+
+    keeper = Keeper(start, said.append, None, clock=lambda: now[0])
+    for _ in range(40):
+        keeper.look()
+        now[0] += 0.1
+    assert keeper.part is not None
+    assert said == [
+        "no program: starting it again in 0.5 s",
+        "no program: starting it again in 1 s",
+        "Part started again, pid 7",
+    ]
+
+
+class Running:
+    """A part that runs."""
+
+    name = "Part"
+    running = True
+    process: Any = type("Process", (), {"pid": 7})

@@ -19,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 from app.parts import TritonPorts
 from domain.candidates import Candidates
 from domain.deadline import Deadline
-from domain.errors import BadAnswer, DependencyError, Late, ModelNotFound, Unreachable
+from domain.errors import BadAnswer, DependencyError, Late, ModelNotFound, OutOfMemory, Unreachable
 from domain.user import Freshness, UserFeatures
 from features.contract import CONTRACT
 from ranking.triton import TritonChannel, TritonRanker, checked, encode_inputs, mapped
@@ -224,7 +224,11 @@ def test_a_few_scores_that_are_not_finite_are_left_to_the_candidates() -> None:
         ("NOT_FOUND", "Request for unknown model: 'dcn_v2' version 2 is not found", ModelNotFound),
         ("CANCELLED", "Locally cancelled", Unreachable),
         ("INVALID_ARGUMENT", "unexpected shape", BadAnswer),
-        ("INTERNAL", "dcn_v2: out of memory", BadAnswer),
+        ("INTERNAL", "dcn_v2: CUDA out of memory. Tried to allocate 2 MiB", OutOfMemory),
+        ("INTERNAL", "onnx runtime error 6: BFCArena: Failed to allocate memory for requested buffer", OutOfMemory),
+        ("INTERNAL", "dcn_v2: std::bad_alloc", OutOfMemory),
+        ("RESOURCE_EXHAUSTED", "no more", OutOfMemory),
+        ("INTERNAL", "dcn_v2: something else", BadAnswer),
     ],
 )
 def test_tritons_errors_have_our_names(status: str, message: str, kind: type[DependencyError]) -> None:

@@ -1,0 +1,88 @@
+"""Admission at both doors, before routing and parsing: plain ASGI, and an interceptor of gRPC."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+
+from app import metrics, wire
+from app.admission import RETRY_SECONDS, Admission, Admitted, Path, Priority
+from app.edge import Readiness
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PATH = "/v1/recommendations"
+METHOD = "/Recommend"
+PRIORITY = "x-request-priority"
+BUSY = "too many requests at once: try again later"
+
+
+class HttpAdmission:
+    """Around the routes. While the process stops, it also asks callers to open their next connection elsewhere."""
+
+    def __init__(self, app: ASGIApp, admission: Admission, readiness: Readiness) -> None:
+        self._app = app
+        self._admission = admission
+        self._readiness = readiness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        told = self._leaving(send) if self._readiness.stopping else send
+        if scope["type"] != "http" or not scope["path"].startswith(PATH):
+            await self._app(scope, receive, told)
+            return
+        priority = Priority.named(Headers(scope=scope).get(PRIORITY))
+        path = self._admission.decide(priority)
+        if path is Path.REFUSED:
+            refusal = Response(wire.problem(429, BUSY), 429, {"retry-after": str(RETRY_SECONDS)}, wire.PROBLEM)
+            await refusal(scope, receive, told)
+            return
+        with self._admission.inside(Admitted(path, priority)):
+            await self._app(scope, receive, told)
+
+    @staticmethod
+    def _leaving(send: Send) -> Send:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        return told
+
+
+class GrpcAdmission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """The same for ``Recommend``; a refusal is RESOURCE_EXHAUSTED."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
+        """Called by grpc for each call, before its message is read."""
+        handler = await continuation(details)
+        if handler is None or not str(details.method).endswith(METHOD):
+            return handler
+        given = {str(key): value for key, value in details.invocation_metadata or ()}.get(PRIORITY)
+        priority = Priority.named(given if isinstance(given, str) else None)
+        path = self._admission.decide(priority)
+        if path is Path.REFUSED:
+            return grpc.unary_unary_rpc_method_handler(_refuse)
+        admitted, answer = Admitted(path, priority), handler.unary_unary
+
+        async def answered(message: bytes, call: Any) -> bytes:
+            with self._admission.inside(admitted):
+                reply: bytes = await answer(message, call)
+                return reply
+
+        return grpc.unary_unary_rpc_method_handler(answered)
+
+
+async def _refuse(message: bytes, call: Any) -> bytes:
+    del message
+    metrics.request_finished("grpc", grpc.StatusCode.RESOURCE_EXHAUSTED.name, 0.0)
+    await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY, (("retry-after", str(RETRY_SECONDS)),))
+    raise AssertionError  # abort has raised

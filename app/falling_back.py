@@ -1,0 +1,56 @@
+"""The rungs that need no I/O: an answer from the precomputed lists."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from app.pipeline import Pipeline
+from app.trail import Trail
+from domain.answer import Answer
+from domain.arrays import Rows
+from domain.candidates import Candidates
+from domain.degradation import Degradation
+from domain.request import Query, Request
+from domain.slate import Slate, SlateContext
+
+
+def precomputed(pipeline: Pipeline, query: Query, reason: str) -> Answer:
+    """An answer from the lists alone, for when the full path cannot be taken at all. No I/O."""
+    trail = Trail()
+    trail.degradation.note(reason)
+    request = pipeline.resolve(query)
+    return trail.answer(pipeline, query, fallen_back(pipeline, request, trail))
+
+
+def fallen_back(pipeline: Pipeline, request: Request, trail: Trail) -> Slate:
+    """The slate from the lists; the trail says from which."""
+    return Slate(fall_back(pipeline, request, trail.degradation), request.limit, slate_context(pipeline))
+
+
+def fall_back(pipeline: Pipeline, request: Request, degradation: Degradation) -> Candidates:
+    """A precomputed slate, from the best rung that has one, filled up from those below. No I/O."""
+    slate = Candidates.none()
+    out = blocked(pipeline, request)
+    for fallback in pipeline.fallbacks:
+        more = fallback.slate(request, np.concatenate([out, slate.item_row]))
+        if len(more):
+            degradation.level = max(degradation.level, fallback.level)
+        slate = Candidates.proposed(
+            np.concatenate([slate.item_row, more.item_row]), np.concatenate([slate.score, more.score])
+        ).take(slice(request.limit))
+        if len(slate) == request.limit:
+            break
+    if not len(slate):
+        degradation.level = pipeline.fallbacks[-1].level
+    return slate
+
+
+def blocked(pipeline: Pipeline, request: Request) -> Rows:
+    """What may not be shown on any rung, as far as it is known without I/O."""
+    return np.concatenate([pipeline.reader.history(request).item_row, request.exclude])
+
+
+def slate_context(pipeline: Pipeline) -> SlateContext:
+    return SlateContext(time.time(), pipeline.items.genres, pipeline.campaigns)

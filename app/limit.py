@@ -1,0 +1,113 @@
+"""How many requests may be on the full path at once: found out from how long they take.
+
+TCP Vegas (Brakmo and Peterson, 1995), as Netflix's concurrency-limits has it, with its thresholds in seconds of waiting
+instead of numbers of requests: by Little's law a fast service then gets a longer queue than a slow one, and what is
+bounded is what the deadline bounds, time.
+
+    waiting = seconds of a request - seconds of the fastest one lately ("no load")
+
+    waiting < alpha / 2         limit += 1 a sample             far from full: doubles with each round
+    alpha / 2 .. alpha          limit += 1 / limit a sample     one more a round
+    alpha .. beta               stays
+    waiting > beta              limit -= 0.1 a sample           a tenth less a round
+    a failure                   limit *= 0.9, at most once in ``calm_seconds``, and only beside successes: where nothing
+                                succeeds, something is broken, and fewer requests would not mend it
+
+It grows only while at least half of it is in use. Under a steady overload every request waits, and the fastest one
+would say that waiting is normal; so every ``probe_seconds`` the limit is cut to a quarter for as long as it takes to
+measure "no load" anew (BBR does the same: Cardwell et al., 2016).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+PROBE_SHARE = 0.25
+PROBE_SAMPLES = 4
+QUIET_SECONDS = 0.2
+
+
+class Outcome(Enum):
+    """How a request ended, as far as it tells of load."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"  # there was not enough time for it
+    IGNORE = "ignore"  # it says nothing: the caller left, or it was no full path
+
+
+@dataclass(frozen=True, slots=True)
+class LimitPolicy:
+    """Where the limit begins and ends, and how long a request may wait. Times are in seconds."""
+
+    initial: float = 8.0
+    least: float = 4.0
+    most: float = 200.0
+    alpha_seconds: float = 0.030
+    beta_seconds: float = 0.060
+    probe_seconds: float = 10.0
+    calm_seconds: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (1 <= self.least <= self.initial <= self.most and 0 < self.alpha_seconds <= self.beta_seconds):
+            raise ValueError(f"limit policy makes no sense: {self}")
+
+
+@dataclass(slots=True)
+class Vegas:
+    """The limit. ``on_sample`` is pure but for what is held here; the clock is injected."""
+
+    policy: LimitPolicy = field(default_factory=LimitPolicy)
+    clock: Callable[[], float] = time.monotonic
+    estimate: float = field(init=False)
+    no_load: float = math.inf
+    _probe_at: float = field(init=False)
+    _probed: list[float] | None = None  # while "no load" is measured anew
+    _cut_at: float = -math.inf
+    _succeeded_at: float = -math.inf
+
+    def __post_init__(self) -> None:
+        self.estimate = self.policy.initial
+        self._probe_at = self.clock() + self.policy.probe_seconds
+
+    @property
+    def limit(self) -> int:
+        """How many may be in flight now."""
+        least, share = self.policy.least, PROBE_SHARE if self._probed is not None else 1.0
+        return int(max(least, self.estimate * share))
+
+    def on_sample(self, seconds: float, in_flight: int, outcome: Outcome) -> None:
+        """A request ended after ``seconds``; ``in_flight`` were there when it began, itself included."""
+        now = self.clock()
+        if outcome is Outcome.SUCCESS:
+            self._succeeded_at = now
+            self._measure(now, seconds, in_flight)
+            self._follow(seconds - self.no_load, in_flight)
+        elif outcome is Outcome.FAILURE and now - self._succeeded_at <= QUIET_SECONDS:
+            self._cut(now)
+
+    def _measure(self, now: float, seconds: float, in_flight: int) -> None:
+        self.no_load = min(self.no_load, seconds)
+        if self._probed is None:
+            if now >= self._probe_at:
+                self._probed = []
+        elif in_flight <= self.limit:  # it began after the queue had drained
+            self._probed.append(seconds)
+            if len(self._probed) >= PROBE_SAMPLES:
+                self.no_load, self._probed = min(self._probed), None
+                self._probe_at = now + self.policy.probe_seconds
+
+    def _follow(self, waiting: float, in_flight: int) -> None:
+        policy = self.policy
+        if waiting > policy.beta_seconds:
+            self.estimate -= 0.1
+        elif waiting < policy.alpha_seconds and in_flight * 2 >= self.estimate and self._probed is None:
+            self.estimate += 1.0 if waiting < policy.alpha_seconds / 2 else 1.0 / self.estimate
+        self.estimate = min(max(self.estimate, policy.least), policy.most)
+
+    def _cut(self, now: float) -> None:
+        if now - self._cut_at >= self.policy.calm_seconds:
+            self.estimate, self._cut_at = max(self.estimate * 0.9, self.policy.least), now

@@ -1,0 +1,65 @@
+"""One bundle, wired, and the time each stage of a request may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.shadow import Shadow
+from app.user_reader import UserReader
+from domain.catalogue import Items
+from domain.clock import Clock
+from domain.request import Query, Request
+from domain.slate import Campaign
+from domain.stages import Fallback, Ranker, Rule, Source
+from fallbacks.model_mark import ModelMark
+from retrieval.gather import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Ceilings of the stages in seconds, each also cut by what is left, and how many candidates are ranked."""
+
+    features: float = 0.025
+    retrieval: float = 0.040
+    ranking: float = 0.080
+    reranking: float = 0.010
+    fallback: float = 0.020  # kept free at the end for the rungs that need no I/O
+    candidates: int = 500
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pipeline:
+    """One bundle, wired: everything a request needs. Swapped as a whole, so a request never mixes two bundles."""
+
+    bundle: str
+    items: Items
+    clock: Clock
+    reader: UserReader
+    sources: tuple[Source, ...]
+    quotas: tuple[int, ...]
+    ranker: Ranker
+    simple_ranker: Ranker
+    rules: tuple[Rule, ...]
+    campaigns: tuple[Campaign, ...]
+    fallbacks: tuple[Fallback, ...]  # best first; the last one cannot fail
+    attempt: Attempt
+    budget: Budget
+    mark: ModelMark  # of this bundle's model: a new bundle begins without one
+    shadow: Shadow
+    narrowed: Callable[[int], int]  # how many of so many candidates may be ranked now
+
+    def resolve(self, query: Query) -> Request:
+        """The query in this bundle's rows; ids it does not know are dropped."""
+        users = self.reader.users
+        row = -1 if query.user_id is None else users.ids.row(query.user_id)
+        exclude, recent = self.items.ids.rows(query.exclude_item_ids), self.items.ids.rows(query.recent_item_ids)
+        return Request(
+            user_id=query.user_id,
+            user_row=row,
+            limit=query.limit,
+            context=query.context,
+            now=self.clock.now(users.history(row).last_event),
+            exclude=exclude[exclude >= 0],
+            recent=recent[recent >= 0],
+        )

@@ -1,0 +1,71 @@
+"""What happened to one request: its steps down the ladder, its times, and the answer that tells of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from app.pipeline import Pipeline
+from domain.answer import Answer, Item
+from domain.degradation import Degradation
+from domain.request import Query
+from domain.slate import Slate
+
+
+@dataclass(slots=True)
+class Trail:
+    """What happened to one request, for the answer and the metrics. Times are in seconds."""
+
+    degradation: Degradation = field(default_factory=Degradation)
+    timing: dict[str, float] = field(default_factory=dict)
+    proposed: dict[str, int] = field(default_factory=dict)
+    ranked: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timing[stage] = time.perf_counter() - started
+
+    def abandoned(self) -> Trail:
+        """What had happened by now, safe from whatever the abandoned path still does to this one."""
+        degradation = Degradation(self.degradation.level, list(self.degradation.reasons))
+        return Trail(degradation, dict(self.timing), dict(self.proposed), self.ranked, self.started)
+
+    def answer(self, pipeline: Pipeline, query: Query, slate: Slate) -> Answer:
+        """The slate in external ids, and how good it is."""
+        self.timing["total"] = time.perf_counter() - self.started
+        return Answer(
+            request_id=query.request_id,
+            bundle=pipeline.bundle,
+            items=_items(pipeline, slate),
+            level=self.degradation.level,
+            reasons=tuple(self.degradation.reasons),
+            timing=self.timing,
+            proposed=self.proposed,
+            ranked=self.ranked,
+        )
+
+
+def _items(pipeline: Pipeline, slate: Slate) -> tuple[Item, ...]:
+    shown, items = slate.shown, pipeline.items
+    names = [source.name for source in pipeline.sources]
+    who = shown.proposed_by if shown.source_ranks.shape[1] else np.zeros((len(shown), len(names)), np.bool_)
+    places = zip(shown.item_row.tolist(), shown.score.tolist(), who.tolist(), strict=True)
+    return tuple(
+        Item(
+            items.ids.text(row),
+            items.titles.text(row),
+            score,
+            tuple(name for name, proposed in zip(names, by, strict=True) if proposed),
+            slate.moved.get(row),
+        )
+        for row, score, by in places
+    )
