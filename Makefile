@@ -11,7 +11,7 @@ TRITON_VENV := $(STREAMREC_HOME)/venv-triton
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help setup serve test engines check lint types imports fmt train bench million lock proto clean
+.PHONY: help setup serve test engines check lint types imports fmt train bench million load chaos lock proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,12 @@ bench: setup ## Benchmarks: one user read beside the Feast SDK, and the cost of 
 
 million: setup ## A made-up bundle of a million items and users, written and served within its memory bounds (minutes)
 	$(BIN)/python -m benchmarks.million
+
+load: setup ## Open-loop load on the running service; GATE names the promises of loadtests/budget.toml (default: steady)
+	$(BIN)/python -m loadtests.open_loop --gate $(or $(GATE),steady)
+
+chaos: setup ## Break every dependency of a service of its own under load, and see what holds (5 minutes; CHAOS=names)
+	$(BIN)/python -m loadtests.chaos $(CHAOS) --bundle $(or $(BUNDLE),$(STREAMREC_HOME)/current) $(if $(CHAOS),,--write)
 
 proto: setup ## Generate the gRPC code from app/proto
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. app/proto/streamrec/v1/*.proto

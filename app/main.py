@@ -97,6 +97,7 @@ async def work(settings: Settings) -> None:
         publication = bundle.publication
         number, published_at = (publication.number, publication.published_at) if publication else (None, None)
         metrics.bundle_is(bundle.version, number, published_at)
+        metrics.models_are_of(bundle.manifest.lineage.created_at)
         heartbeat.beat(number)
 
     serving = await open_serving(settings, on_swap)

@@ -114,6 +114,16 @@ PUBLISHED_SECONDS = Gauge(
     multiprocess_mode="livemin", registry=REGISTRY,
 )  # fmt: skip
 
+MODEL_TRAINED_SECONDS = Gauge(
+    "streamrec_model_trained_timestamp_seconds", "When the oldest models in use were trained",
+    multiprocess_mode="livemin", registry=REGISTRY,
+)  # fmt: skip
+INDEX_RECALL = Gauge(
+    "streamrec_index_recall_ratio", "Share of the exact nearest items that the index finds, of the worst worker",
+    multiprocess_mode="livemin", registry=REGISTRY,
+)  # fmt: skip
+INDEX_RECALL.set(math.nan)  # until there were queries to judge by: a zero would be an alert
+
 # What all workers counted together; each of them says the same, some seconds apart. NaN: too few requests to judge.
 FEATURE_PSI = Gauge(
     "streamrec_feature_psi", "Distance of a feature's values from those in training", ["feature"],
@@ -278,6 +288,17 @@ def bundle_is(version: str, number: int | None, published_at: float | None) -> N
 def serves_no_bundle() -> None:
     """This process is no worker: the zero that its file begins with must not be the oldest publication of all."""
     PUBLISHED_SECONDS.set(math.inf)
+    MODEL_TRAINED_SECONDS.set(math.inf)
+
+
+def models_are_of(created_at: float) -> None:
+    """When the models that this worker serves were trained, UTC seconds."""
+    MODEL_TRAINED_SECONDS.set(created_at)
+
+
+def index_recall_is(ratio: float) -> None:
+    """What of the exact answer approximate search finds; NaN: nobody asked."""
+    INDEX_RECALL.set(ratio)
 
 
 def bundle_refused() -> None:

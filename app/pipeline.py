@@ -48,6 +48,7 @@ class Pipeline:
     mark: ModelMark  # of this bundle's model: a new bundle begins without one
     shadow: Shadow
     narrowed: Callable[[int], int]  # how many of so many candidates may be ranked now
+    stale_at: float  # UTC seconds, wall clock: from then on the models were trained too long ago
 
     def resolve(self, query: Query) -> Request:
         """The query in this bundle's rows; ids it does not know are dropped."""

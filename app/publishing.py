@@ -16,8 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import redis.exceptions
+
 from app.settings import Settings
 from domain.errors import BundleError, PublishError, StreamRecError, Unreachable
+from features.sentinel import primary_url
 from release.bundle import Bundle, Publication, read_manifest, read_publication
 from release.publish import (
     Echo,
@@ -36,7 +39,7 @@ def target_of(settings: Settings) -> PublishTarget:
     """Where these settings publish to."""
     return PublishTarget(
         home=settings.home,
-        redis_url=settings.redis_address,
+        redis_url=_redis_of(settings),
         triton_address=settings.triton_address,
         repository=TritonRepository(settings.home, settings.triton_platform, settings.triton_instances),
         longest_deadline_seconds=settings.max_deadline_seconds,
@@ -80,6 +83,14 @@ def restore(settings: Settings, echo: Echo = print) -> bool:
     return model and features
 
 
+def _redis_of(settings: Settings) -> str:
+    """The Redis to write to: behind Sentinel, the primary of this moment. Raises ``Unreachable``."""
+    try:
+        return primary_url(settings.redis_address)
+    except redis.exceptions.RedisError as error:
+        raise Unreachable("no Sentinel names a primary") from error
+
+
 def _give(part: str, what: Callable[[], object], echo: Echo) -> bool:
     try:
         what()
@@ -99,8 +110,8 @@ def give_features(settings: Settings, echo: Echo = print) -> None:
     """Write the current user features into Redis if they are not there; raises ``StreamRecError``."""
     with publishing(settings.home):
         bundle = Bundle.load(settings.bundle)
-        if features_missing(bundle.version, settings.redis_address):
-            features_written(bundle, settings.redis_address, lambda given: _restore(given, settings, echo))
+        if features_missing(bundle.version, _redis_of(settings)):
+            features_written(bundle, _redis_of(settings), lambda given: _restore(given, settings, echo))
 
 
 def lost(settings: Settings) -> bool:
@@ -124,20 +135,20 @@ def features_lost(settings: Settings) -> bool:
     with contextlib.suppress(PublishError, BundleError, Unreachable):
         with publishing(settings.home, patience_seconds=0):
             version = read_manifest(settings.bundle).version
-        return features_missing(version, settings.redis_address)
+        return features_missing(version, _redis_of(settings))
     return False
 
 
 def _restore(bundle: Bundle, settings: Settings, echo: Echo) -> int:
     from features.materialise import restore_user_features
 
-    return restore_user_features(bundle, settings.redis_address, echo=echo)
+    return restore_user_features(bundle, _redis_of(settings), echo=echo)
 
 
 def _write(bundle: Bundle, settings: Settings, echo: Echo) -> int:
     from features.materialise import write_user_features
 
-    return write_user_features(bundle, settings.redis_address, settings.home, offline=settings.offline_store, echo=echo)
+    return write_user_features(bundle, _redis_of(settings), settings.home, offline=settings.offline_store, echo=echo)
 
 
 def main(arguments: Sequence[str]) -> int:

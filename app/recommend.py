@@ -34,6 +34,8 @@ async def recommend(pipeline: Pipeline, query: Query, deadline: Deadline) -> Ans
     """The best slate that can be had by ``deadline``; never fails because something behind the service did."""
     trail = Trail()
     request = pipeline.resolve(query)
+    if time.time() > pipeline.stale_at:
+        trail.degradation.note("model_stale")
     reserve = pipeline.budget.fallback
     path = asyncio.create_task(_full_path(pipeline, request, deadline.earlier(reserve), trail))
     try:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from domain.errors import StartError
+from features.sentinel import SentinelAddress, is_sentinel
 
 PREFIX = "STREAMREC_"
 Platform = Literal["python", "onnxruntime"]
@@ -70,8 +71,10 @@ def _text(text: str) -> str:
 
 
 def _redis_url(text: str) -> str:
-    if urlsplit(text).scheme not in {"redis", "rediss", "unix"}:
-        raise ValueError("a URL that begins with redis://, rediss:// or unix://")
+    if is_sentinel(text):
+        SentinelAddress.parse(text)
+    elif urlsplit(text).scheme not in {"redis", "rediss", "unix"}:
+        raise ValueError("a URL that begins with redis://, rediss://, unix:// or redis+sentinel://")
     return text
 
 
@@ -142,7 +145,10 @@ class Settings:
         Path | None, Setting(_path, "Authority (PEM) whose certificate gRPC's callers must show; unset: none")
     ] = None
 
-    redis_url: Annotated[str | None, Setting(_redis_url, "Redis to use; unset: `serve` starts one of its own")] = None
+    redis_url: Annotated[
+        str | None,
+        Setting(_redis_url, "Redis to use, or redis+sentinel://HOST:PORT,.../NAME; unset: `serve` starts one"),
+    ] = None
     redis_port: Annotated[int, Setting(_PORT, "Port of the Redis that `serve` starts")] = 8082
     redis_ca: Annotated[
         Path | None, Setting(_path, "Authority (PEM) of the certificate of a rediss:// Redis; unset: the system's")
@@ -191,6 +197,14 @@ class Settings:
         ),
     ] = 600.0
 
+    max_model_age_seconds: Annotated[
+        float,
+        Setting(
+            _milliseconds(1000, 31_536_000_000),
+            "Models trained longer ago are told as `model_stale`",
+            "MAX_MODEL_AGE_MS",
+        ),
+    ] = 259_200.0
     bundle: Annotated[Path, Setting(_path, "Bundle to serve; unset: in HOME, where publishing puts it")] = Path(
         "current"
     )

@@ -31,6 +31,7 @@ from app.orders import Follower, OrderBook
 from app.pipeline import Budget, Pipeline
 from app.quality import QualityPolicy
 from app.ranking import RANKING
+from app.recall_watch import RecallWatch
 from app.recommend import recommend
 from app.removals import Removals
 from app.settings import Settings
@@ -58,6 +59,7 @@ from features.definitions import ItemFacts
 from ranking.logistic import LogisticRanker
 from ranking.triton import TritonChannel, TritonRanker
 from release.bundle import Bundle, SourceSpec, Tables
+from release.previous import earlier
 from reranking.diversity import GenreWindow
 from reranking.promotion import Promotion, read_campaigns
 from retrieval.collaborative import Collaborative
@@ -91,6 +93,7 @@ class Process:
     removals: Removals
     admission: Admission
     shadow: Shadow
+    recall: RecallWatch = field(default_factory=RecallWatch)
 
     @classmethod
     def of(cls, settings: Settings) -> Process:
@@ -191,6 +194,7 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         mark=ModelMark(tell=lambda bad: _model_changed(bundle.version, bad=bad)),
         shadow=process.shadow,
         narrowed=process.admission.quality.narrowed,
+        stale_at=bundle.manifest.lineage.created_at + settings.max_model_age_seconds,
     )
 
 
@@ -220,7 +224,7 @@ def _source(spec: SourceSpec, bundle: Bundle, process: Process) -> Source:
     match spec.name:
         case "two_tower":
             faiss.omp_set_num_threads(1)
-            index = faiss.read_index(str(bundle.index_path), faiss.IO_FLAG_MMAP)
+            index = process.recall.over(faiss.read_index(str(bundle.index_path), faiss.IO_FLAG_MMAP), spec.depth)
             return TwoTower(tables.user_tower, index, dataset.positive_stars, spec.depth, process.executor)
         case "collaborative":
             return Collaborative(tables.collaborative, dataset.neutral_stars, spec.depth)
@@ -354,7 +358,13 @@ class Serving:
         """Begin all that happens beside requests; ``close`` ends it."""
         self._tell_load()
         telling = keep_watching(lambda: (self.bundle, self.pipeline.reader.watch), self.process.redis)
-        beside = (self.watch(), telling, self.process.shadow.run(), self.admission.delay.watch())
+        beside = (
+            self.watch(),
+            telling,
+            self.process.shadow.run(),
+            self.admission.delay.watch(),
+            self.process.recall.keep(),
+        )
         self._watching = [asyncio.create_task(one) for one in beside]
 
     async def _swap(self, path: Path) -> None:
@@ -380,6 +390,20 @@ def _open(path: Path, process: Process) -> tuple[Bundle, Pipeline]:
     return bundle, build(bundle, process)
 
 
+def _open_or_earlier(path: Path, process: Process) -> tuple[Bundle, Pipeline]:
+    """The bundle at ``path``, else the newest whole one before it; raises the first ``BundleError`` if none is."""
+    try:
+        return _open(path, process)
+    except BundleError as error:
+        for older in earlier(path):
+            with contextlib.suppress(BundleError):
+                opened = _open(older, process)
+                metrics.bundle_refused()
+                log.error("bundle refused", extra={"bundle": path.name, "why": str(error), "instead": older.name})  # noqa: TRY400 - told in full
+                return opened
+        raise
+
+
 async def open_serving(settings: Settings, on_swap: Callable[[Bundle], None] = lambda _: None) -> Serving:
     """Load the current bundle and wire it; raises ``StartError``. ``on_swap`` is told of it and of every later one.
 
@@ -389,7 +413,7 @@ async def open_serving(settings: Settings, on_swap: Callable[[Bundle], None] = l
     with contextlib.suppress(DependencyError):
         await process.removals.look()
     try:
-        bundle, pipeline = await asyncio.to_thread(_open, settings.bundle.resolve(), process)
+        bundle, pipeline = await asyncio.to_thread(_open_or_earlier, settings.bundle.resolve(), process)
     except BundleError as error:
         await process.close()
         raise StartError(str(error)) from error

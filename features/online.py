@@ -11,13 +11,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import redis.asyncio as aioredis
 import redis.exceptions
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelManagedConnection
 from redis.backoff import NoBackoff
 
 from domain.arrays import Floats, Mask, Seconds
@@ -26,6 +27,8 @@ from domain.errors import BadAnswer, DependencyError, Late, Unreachable
 from features import layout
 from features.contract import Contract, Feature
 from features.contract_diff import Meaning, differences
+from features.redis_connection import hardened
+from features.sentinel import PrimaryClient, PrimaryPool, SentinelAddress, connection_arguments, is_sentinel
 
 Reason: TypeAlias = Literal["missing", "unexpected", "expired", "non_finite", "out_of_range"]
 """Not there or null, of another type or width, past its maximum age, not a number, outside the contract's range."""
@@ -229,6 +232,10 @@ class ReadPool(aioredis.BlockingConnectionPool):
             self._condition.notify()
 
 
+class PrimaryReadPool(ReadPool, PrimaryPool):
+    """The same pool, its connections always to the primary that Sentinel names."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
     """How Redis is talked to on the request path: every wait is bounded, and nothing is tried twice."""
@@ -250,17 +257,27 @@ def connect(redis_url: str, limits: ClientLimits | None = None) -> aioredis.Redi
     that is cancelled or late closes its connection (redis-py does), so that nobody reads another's answer.
     """
     limits = limits or ClientLimits()
-    pool = ReadPool.from_url(
-        redis_url,
-        max_connections=limits.connections,
-        timeout=limits.wait_seconds,
-        socket_connect_timeout=limits.connect_seconds,
-        socket_timeout=limits.answer_seconds,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-        driver_info=None,
-    )
+    bounds: dict[str, Any] = {
+        "max_connections": limits.connections,
+        "timeout": limits.wait_seconds,
+        "socket_connect_timeout": limits.connect_seconds,
+        "socket_timeout": limits.answer_seconds,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,
+    }
+    if is_sentinel(redis_url):
+        return _follow_primary(SentinelAddress.parse(redis_url), bounds)
+    pool = ReadPool.from_url(redis_url, **bounds)
+    pool.connection_class = hardened(pool.connection_class)
     return aioredis.Redis.from_pool(pool)
+
+
+def _follow_primary(address: SentinelAddress, bounds: dict[str, Any]) -> aioredis.Redis:
+    pool = PrimaryReadPool(connection_class=hardened(SentinelManagedConnection), **bounds)
+    pool.follow(address)
+    pool.connection_kwargs.update(connection_arguments(pool, address))
+    return PrimaryClient.from_pool(pool)
 
 
 async def disagreements(client: aioredis.Redis, project: str, meaning: Meaning) -> list[str]:

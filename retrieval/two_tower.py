@@ -14,7 +14,7 @@ from domain.arrays import Floats
 from domain.candidates import Candidates
 from domain.catalogue import History
 from domain.deadline import Deadline
-from domain.errors import Late
+from domain.errors import BadAnswer, Late
 from domain.request import Request
 from domain.user import UserFeatures
 from features.contract import CONTRACT
@@ -85,6 +85,9 @@ class TwoTower:
         if deadline.expired:
             raise Late(self.name)
         search = asyncio.get_running_loop().run_in_executor(self.executor, self.index.search, vector[None], self.depth)
-        scores, rows = await search
+        try:
+            scores, rows = await search
+        except (RuntimeError, AssertionError) as error:  # what FAISS raises, in C++ and in its wrapper
+            raise BadAnswer(f"{self.name}: FAISS cannot search") from error
         found = rows[0] >= 0
         return Candidates.proposed(rows[0][found].astype(np.int32), scores[0][found])

@@ -127,7 +127,8 @@ def start(home: Path, free_port: Callable[[], int], triton_venv: Path, **more: s
     ports = ("HTTP", "GRPC", "REDIS", "TRITON_GRPC", "TRITON_HTTP", "TRITON_METRICS")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("STREAMREC_")}
     environ |= {f"STREAMREC_{port}_PORT": str(free_port()) for port in ports}
-    environ |= {"STREAMREC_HOME": str(home), "STREAMREC_TRITON_VENV": str(triton_venv), **more}
+    environ |= {"STREAMREC_HOME": str(home), "STREAMREC_TRITON_VENV": str(triton_venv)}
+    environ |= {"STREAMREC_MAX_MODEL_AGE_MS": "31536000000", **more}  # the bundle is kept for as long as the code
     with (home / "serve.out").open("w") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "app.cli", "serve"], env=environ, cwd=ROOT, stdout=said, stderr=said, text=True

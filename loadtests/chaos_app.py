@@ -1,0 +1,172 @@
+"""A worker whose sources and ranker can be broken from outside; everything else is the product's own wiring.
+
+    python -m loadtests.chaos_app CONTROL_PORT
+
+The real ``app.wiring`` opens the service; then the sources and the ranker of its Pipeline are wrapped at their
+Protocols, again after every swap. A line of JSON to ``CONTROL_PORT`` on loopback says what is wrong from now on, the
+fields of ``Faults``; ``ok`` comes back. The product has no switch for any of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from app import metrics
+from app.health import Heartbeat
+from app.main import serve_until
+from app.pipeline import Pipeline
+from app.program import run_process, stop_signal
+from app.settings import Settings
+from app.wiring import Serving, open_serving
+from domain.arrays import Floats
+from domain.candidates import Candidates
+from domain.deadline import Deadline
+from domain.errors import Unreachable
+from domain.request import Request
+from domain.stages import Ranker, Source
+from domain.user import UserFeatures
+from release.bundle import Bundle
+
+HUNG_SECONDS = 3600.0
+
+
+@dataclass(slots=True)
+class Faults:
+    """What is broken at this moment."""
+
+    failing: tuple[str, ...] = ()  # sources that refuse at once
+    hung: tuple[str, ...] = ()  # sources that never answer
+    scores: str | None = None  # what the ranker answers instead: "nan", "equal", "short"
+    ranker_slots: int = 0  # with ``ranker_seconds``: no Triton, so many at a time, each so long
+    ranker_seconds: float = 0.0
+
+    def change(self, given: Mapping[str, Any]) -> None:
+        """Everything not given is well. Raises ``TypeError`` for what is no fault."""
+        held: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+        }
+        new = Faults(**held)
+        for name in self.__slots__:
+            setattr(self, name, getattr(new, name))
+
+
+@dataclass(frozen=True, slots=True)
+class FaultySource:
+    """A source that does as it is told."""
+
+    source: Source
+    faults: Faults
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    async def retrieve(self, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline) -> Candidates:
+        if self.name in self.faults.failing:
+            raise Unreachable(f"{self.name} was told to fail")
+        if self.name in self.faults.hung:
+            await asyncio.sleep(HUNG_SECONDS)
+        return await self.source.retrieve(request, user, deadline)
+
+
+@dataclass(slots=True)
+class FaultyRanker:
+    """A ranker that does as it is told. With slots its capacity is ``slots / seconds``, whatever the machine."""
+
+    ranker: Ranker
+    faults: Faults
+    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    _sized: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.ranker.name
+
+    async def score(self, user: UserFeatures, candidates: Candidates, deadline: Deadline) -> Floats:
+        n = len(candidates)
+        match self.faults.scores:
+            case "nan":
+                return np.full(n, np.nan, np.float32)
+            case "equal":
+                return np.full(n, 0.5, np.float32)
+            case "short":
+                return np.linspace(1, 0, max(1, n - 1), dtype=np.float32)
+        if self.faults.ranker_slots:
+            return await self._delayed(n)
+        return await self.ranker.score(user, candidates, deadline)
+
+    async def _delayed(self, n: int) -> Floats:
+        if self._sized != self.faults.ranker_slots:
+            self._sized = self.faults.ranker_slots
+            self._slots = asyncio.Semaphore(self._sized)
+        async with self._slots:
+            await asyncio.sleep(self.faults.ranker_seconds)
+        return np.linspace(1, 0, n, dtype=np.float32)
+
+
+def broken(pipeline: Pipeline, faults: Faults) -> Pipeline:
+    """The same pipeline, its sources and ranker listening to ``faults``."""
+    sources = tuple(FaultySource(source, faults) for source in pipeline.sources)
+    return replace(pipeline, sources=sources, ranker=FaultyRanker(pipeline.ranker, faults))
+
+
+async def open_breakable(settings: Settings, faults: Faults, heartbeat: Heartbeat) -> Serving:
+    """The service as ``app.main`` opens it, breakable after each swap; raises ``StartError``."""
+    opened: list[Serving] = []
+
+    def on_swap(bundle: Bundle) -> None:
+        for serving in opened:
+            serving.pipeline = broken(serving.pipeline, faults)
+        publication = bundle.publication
+        number, published_at = (publication.number, publication.published_at) if publication else (None, None)
+        metrics.bundle_is(bundle.version, number, published_at)
+        metrics.models_are_of(bundle.manifest.lineage.created_at)
+        heartbeat.beat(number)
+
+    serving = await open_serving(settings, on_swap)
+    serving.pipeline = broken(serving.pipeline, faults)
+    opened.append(serving)
+    return serving
+
+
+async def control(port: int, faults: Faults) -> asyncio.Server:
+    """Listen for faults, a line of JSON each."""
+
+    async def told(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            faults.change(json.loads(line))
+            writer.write(b"ok\n")
+            await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(told, "127.0.0.1", port)
+
+
+def main() -> int:
+    port = int(sys.argv[1])
+
+    async def work(settings: Settings) -> None:
+        faults, heartbeat = Faults(), Heartbeat(settings.workers_folder)
+        serving = await open_breakable(settings, faults, heartbeat)
+        listening = await control(port, faults)
+        try:
+            await serve_until(stop_signal().wait, serving, settings)
+        finally:
+            with contextlib.suppress(OSError):
+                heartbeat.stop()
+            listening.close()
+            await serving.close()
+
+    return run_process(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

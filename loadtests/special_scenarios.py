@@ -1,0 +1,227 @@
+"""The scenarios that are more than one fault under one load."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import random
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from domain.degradation import DegradationLevel as Level
+from loadtests.grpc_door import GrpcDoor
+from loadtests.http_connection import Response
+from loadtests.load_result import LoadResult
+from loadtests.open_loop import HttpDoor, offer
+from loadtests.rig import HOST, Rig, sigterm
+from loadtests.scenarios import Outcome, Scenario, judged, nothing, recovery_seconds
+from loadtests.traffic import Traffic, http_request
+
+PREFETCH = (("x-request-priority", "prefetch"),)
+USER = (("x-request-priority", "user"),)
+STORM_USERS = 12
+STORM_CALLS_PER_SECOND = 100
+SLOT_SECONDS = 0.04  # of the delaying ranker: 8 slots make 200 a second
+OVERLOAD_SECONDS = 10.0
+SETTLING_SECONDS = 2.0  # for the adaptive limit to find the new capacity; what happens meanwhile must still be a 200
+IN_TIME_SECONDS = 0.2
+
+
+def door(rig: Rig, users: Sequence[str], headers: Sequence[tuple[str, str]] = (), **more: Any) -> HttpDoor:
+    return HttpDoor(HOST, rig.port, Traffic(users, cold=0.0, headers=headers), **more)
+
+
+async def sigterm_under_load(rig: Rig, users: Sequence[str], promises: dict[str, Any]) -> Outcome:
+    """A second worker comes, the first is told to stop: no request fails, whichever worker had it.
+
+    A worker that starts takes a core for seconds, so lateness may cost a level; it may not cost an answer.
+    """
+    scenario = Scenario("sigterm_under_load", Level.SIMPLE_RANKING, nothing, felt=False, recovers=False)
+    asking = door(rig, users)
+    loading = asyncio.ensure_future(offer(asking, promises["rate"], 10.0))
+    try:
+        old = next(part for part in rig.workers if part.running)
+        rig.start_worker()
+        await rig.workers_ready()
+        sigterm(old)
+        during = await loading
+        broken = judged(scenario, during, float("nan"), promises)
+        broken += [] if await asyncio.to_thread(old.process.wait, 20) == 0 else ["the worker did not end with status 0"]
+    finally:
+        loading.cancel()
+        await asking.close()
+    return Outcome(scenario.name, scenario.level.name, during, float("nan"), tuple(broken), whole=during)
+
+
+async def corrupt_bundle(rig: Rig, users: Sequence[str], promises: dict[str, Any]) -> Outcome:
+    """A publication whose index is damaged: refused by every worker, counted, and the one before serves on."""
+    scenario = Scenario("corrupt_bundle", Level.FULL, nothing, recovers=False)
+    good = (rig.settings.home / "current").resolve()
+    bad = good.with_name("999")
+    await asyncio.to_thread(shutil.copytree, good, bad)
+    index = bad / "two_tower" / "index.faiss"
+    whole = index.read_bytes()
+    index.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    asking = door(rig, users)
+    loading = asyncio.ensure_future(offer(asking, promises["rate"], 5.0))
+    try:
+        rig.point_at(bad)
+        during = await loading
+        refused = await rig.metric("streamrec_bundles_refused_total")
+    finally:
+        loading.cancel()
+        rig.point_at(good)
+        await asking.close()
+    broken = judged(scenario, during, float("nan"), promises)
+    broken += [] if refused else ["no worker refused the damaged bundle"]
+    return Outcome(scenario.name, "FULL", during, float("nan"), tuple(broken), whole=during)
+
+
+async def cancel_storm(rig: Rig, users: Sequence[str], promises: dict[str, Any]) -> Outcome:
+    """Callers that leave in the middle, over gRPC, which cancels the handler: nobody gets what another asked for."""
+    scenario = Scenario("cancel_storm", Level.SIMPLE_RANKING, nothing, felt=False, recovers=True)
+    chosen = list(users[:: max(1, len(users) // STORM_USERS)][:STORM_USERS])
+    own = {user: await _slate(rig, user) for user in chosen}
+    strange: list[str] = []
+
+    def inspect(user: str, response: Response) -> None:
+        if response.status == 200:
+            answer = json.loads(response.body)
+            slate = {item["item_id"] for item in answer["items"]}
+            if answer["degradation"]["level"] == "FULL" and _whose(slate, own) != user:
+                strange.append(user)
+
+    asking = door(rig, chosen, inspect=inspect)
+    start = asyncio.get_running_loop().time()
+    over = asyncio.Event()
+    storming = asyncio.ensure_future(_storm(rig, chosen, over))
+    try:
+        during = await offer(asking, promises["rate"], promises["fault_seconds"], start)
+        over.set()
+        cancelled = await storming
+        mended = asyncio.get_running_loop().time() - start
+        after = await offer(asking, promises["rate"], promises["recovery_seconds"], start)
+    finally:
+        over.set()
+        await asking.close()
+    late = LoadResult(after.offered, after.seconds, [part._replace(due=part.due - mended) for part in after.samples])
+    recovery = recovery_seconds(late)
+    broken = judged(scenario, during, recovery, promises)
+    broken += [f"{len(strange)} answers with another user's slate"] if strange else []
+    broken += [] if cancelled else ["nothing was cancelled"]
+    whole = LoadResult(during.offered, during.seconds + after.seconds, [*during.samples, *after.samples])
+    extra = {"cancelled": cancelled}
+    return Outcome(scenario.name, scenario.level.name, during, recovery, tuple(broken), whole=whole, extra=extra)
+
+
+async def _slate(rig: Rig, user: str) -> frozenset[str]:
+    asking = HttpDoor(HOST, rig.port, Traffic([user], cold=0.0))
+    response = await asking._exchange(http_request(HOST, user))  # noqa: SLF001 - one request beside the traffic
+    await asking.close()
+    return frozenset(item["item_id"] for item in json.loads(response.body)["items"])
+
+
+def _whose(slate: set[str], own: dict[str, frozenset[str]]) -> str:
+    """The user whose slate it is most like: features age between two answers, so equal would be too much to ask."""
+    return max(own, key=lambda user: len(slate & own[user]))
+
+
+async def _storm(rig: Rig, users: Sequence[str], over: asyncio.Event) -> int:
+    """Calls that are cancelled after 0 to 10 ms, until it is over; returns how many were cut off."""
+    calling = GrpcDoor(f"{HOST}:{rig.settings.grpc_port}", Traffic(users, cold=0.0))
+    chance, cut_off = random.Random(0), 0
+    try:
+        for user in itertools.cycle(users):
+            if over.is_set():
+                break
+            call = calling.call(user)
+            await asyncio.sleep(chance.random() / STORM_CALLS_PER_SECOND)
+            cut_off += call.cancel()
+            with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError):
+                await call
+    finally:
+        await calling.close()
+    return cut_off
+
+
+async def prefetch_flood(rig: Rig, users: Sequence[str], promises: dict[str, Any]) -> Outcome:
+    """Prefetch at twice the capacity beside people: people keep the full path, prefetch takes what is left."""
+    capacity = promises["overload"]["capacity"]
+    await rig.faults(ranker_slots=round(capacity * SLOT_SECONDS), ranker_seconds=SLOT_SECONDS)
+    people, flood = door(rig, users, USER), door(rig, users, PREFETCH)
+    try:
+        start = asyncio.get_running_loop().time()
+        theirs, prefetched = await asyncio.gather(
+            offer(people, promises["rate"], OVERLOAD_SECONDS, start),
+            offer(flood, 2.0 * capacity, OVERLOAD_SECONDS, start),
+        )
+    finally:
+        await people.close()
+        await flood.close()
+    settled = theirs.between(SETTLING_SECONDS, OVERLOAD_SECONDS)
+    broken = [] if theirs.availability == 1.0 else [f"people were refused or failed: {dict(theirs.statuses)}"]
+    broken += [] if settled.level_ratio("FULL") >= 0.85 else [f"people at FULL: {settled.level_ratio('FULL'):.0%}"]
+    broken += _other_than_refused(prefetched)
+    extra = {"prefetch": prefetched.document()}
+    return Outcome("prefetch_flood", "FULL for people", theirs, float("nan"), tuple(broken), whole=theirs, extra=extra)
+
+
+def overload(times: float) -> Callable[[Rig, Sequence[str], dict[str, Any]], Awaitable[Outcome]]:
+    """``times`` the capacity of a delaying ranker, so that neither the generator nor the machine is measured."""
+
+    async def play(rig: Rig, users: Sequence[str], promises: dict[str, Any]) -> Outcome:
+        wanted = promises["overload"]
+        capacity = wanted["capacity"]
+        await rig.faults(ranker_slots=round(capacity * SLOT_SECONDS), ranker_seconds=SLOT_SECONDS)
+        asking = door(rig, users)
+        try:
+            start = asyncio.get_running_loop().time()
+            during = await offer(asking, times * capacity, OVERLOAD_SECONDS, start)
+            ended = asyncio.get_running_loop().time() - start
+            after = await offer(asking, promises["rate"], wanted["recovery_seconds"] + 1.0, start)
+        finally:
+            await asking.close()
+        late = [part._replace(due=part.due - ended) for part in after.samples]
+        recovery = recovery_seconds(LoadResult(after.offered, after.seconds, late))
+        broken = _overload_broken(during.between(SETTLING_SECONDS, OVERLOAD_SECONDS), wanted)
+        broken += _other_than_refused(during)
+        broken += [] if recovery <= wanted["recovery_seconds"] else [f"FULL again after {recovery:.1f} s"]
+        samples = [*during.samples, *after.samples]
+        whole = LoadResult(during.offered, during.seconds + after.seconds, samples)
+        name = f"overload_{times:g}x"
+        return Outcome(name, "FULL up to capacity", during, recovery, tuple(broken), whole=whole)
+
+    return play
+
+
+def _overload_broken(settled: LoadResult, wanted: dict[str, Any]) -> list[str]:
+    full = settled.only(lambda part: part.level == "FULL" and part.seconds <= IN_TIME_SECONDS)
+    share = len(full.samples) / settled.seconds / wanted["capacity"]
+    rest = settled.only(lambda part: part.status == 429 or part.level in {"BATCH_LIST", "POPULAR"})
+    broken = []
+    if share < wanted["min_full_of_capacity_ratio"]:
+        broken.append(f"{share:.0%} of capacity on the full path in time")
+    if rest.samples and rest.quantile(50) * 1000 > wanted["max_refusal_ms"]:
+        broken.append(f"the short path took {rest.quantile(50) * 1000:.1f} ms at the median")
+    return broken
+
+
+def _other_than_refused(result: LoadResult) -> list[str]:
+    bad = {status: n for status, n in result.statuses.items() if status not in {200, 429}}
+    return [f"neither answered nor refused: {bad}"] if bad else []
+
+
+SPECIAL = {
+    "corrupt_bundle": corrupt_bundle,
+    "cancel_storm": cancel_storm,
+    "sigterm_under_load": sigterm_under_load,
+    "prefetch_flood": prefetch_flood,
+    "overload_2x": overload(2.0),
+    "overload_5x": overload(5.0),
+}

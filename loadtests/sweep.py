@@ -1,0 +1,100 @@
+"""Latency against offered rate, as a table, JSON and a picture: where the knee is.
+
+python -m loadtests.sweep --rates 25,50,100,150,200,250,300 --seconds 20 --png docs/img/latency.png --json FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from app.settings import Settings
+from app.table import table
+from loadtests.load_result import QUANTILES, LoadResult
+from loadtests.open_loop import HttpDoor, offer
+from loadtests.traffic import Traffic, users_of
+
+REST_SECONDS = 2.0  # between two rates, for queues to empty and breakers to close
+
+
+async def sweep(door: HttpDoor, rates: Sequence[float], seconds: float) -> list[LoadResult]:
+    """One load after the other, slowest first."""
+    results = []
+    await offer(door, min(rates), 1.0)
+    for rate in sorted(rates):
+        results.append(await offer(door, rate, seconds))
+        await asyncio.sleep(REST_SECONDS)
+    return results
+
+
+def sweep_table(results: Sequence[LoadResult]) -> str:
+    rows = [
+        (
+            f"{result.offered:g}",
+            f"{result.achieved:.1f}",
+            *(f"{result.quantile(percent) * 1000:.1f}" for percent in QUANTILES),
+            f"{result.level_ratio('FULL'):.2%}",
+            f"{result.sending_delay * 1000:.1f}",
+        )
+        for result in results
+    ]
+    headings = ["offered/s", "answered/s", "p50", "p95", "p99 ms", "FULL", "sent late p99 ms"]
+    return table(headings, rows, right=frozenset(range(7)))
+
+
+def draw_sweep(results: Sequence[LoadResult], file: Path) -> None:
+    """p50, p95 and p99 over the offered rate, with the ceiling of 200 ms. Needs matplotlib (extra ``load``)."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 5), layout="constrained")
+    rates = [result.offered for result in results]
+    for percent, colour in zip(QUANTILES, ("#2a9d5c", "#e58a2e", "#d2472f"), strict=True):
+        milliseconds = [result.quantile(percent) * 1000 for result in results]
+        axis.plot(rates, milliseconds, marker="o", color=colour, label=f"p{percent}")
+    axis.axhline(200, color="#999", linestyle="--", linewidth=1)
+    axis.set(xlabel="offered requests/s", ylabel="latency, ms", yscale="log")
+    axis.legend()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
+
+
+def main() -> int:
+    asking = argparse.ArgumentParser(description="Latency of the running service against offered rate")
+    asking.add_argument("--rates", default="25,50,100,150,200,250,300", help="requests a second, commas between")
+    asking.add_argument("--seconds", type=float, default=20.0, help="at each rate")
+    asking.add_argument("--png", type=Path)
+    asking.add_argument("--json", type=Path)
+    asked = asking.parse_args()
+    settings = Settings.from_environment(os.environ)
+    rates = [float(rate) for rate in asked.rates.split(",")]
+
+    async def run() -> list[LoadResult]:
+        door = HttpDoor("127.0.0.1", settings.http_port, Traffic(users_of(settings.bundle)))
+        try:
+            return await sweep(door, rates, asked.seconds)
+        finally:
+            await door.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        results = runner.run(run())
+    print(sweep_table(results))
+    if asked.json:
+        asked.json.write_text(json.dumps([result.document() for result in results], indent=1) + "\n")
+    if asked.png:
+        draw_sweep(results, asked.png)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
