@@ -51,6 +51,7 @@ fmt: setup ## Format the code and mend what can be mended
 bench: setup ## Benchmarks: one user read beside the Feast SDK, and the cost of watching features
 	$(BIN)/python -m benchmarks.online_read
 	$(BIN)/python -m benchmarks.feature_watch
+	$(BIN)/python -m benchmarks.reranking
 
 million: setup ## A made-up bundle of a million items and users, written and served within its memory bounds (minutes)
 	$(BIN)/python -m benchmarks.million
@@ -61,8 +62,8 @@ load: setup ## Open-loop load on the running service; GATE names the promises of
 chaos: setup ## Break every dependency of a service of its own under load, and see what holds (5 minutes; CHAOS=names)
 	$(BIN)/python -m loadtests.chaos $(CHAOS) --bundle $(or $(BUNDLE),$(STREAMREC_HOME)/current) $(if $(CHAOS),,--write)
 
-proto: setup ## Generate the gRPC code from app/proto
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. app/proto/streamrec/v1/*.proto
+proto: setup ## Generate the messages from app/proto
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. app/proto/streamrec/v1/*.proto
 
 lock: ## Renew constraints.txt and constraints-triton.txt from the newest versions that pyproject.toml allows
 	bash deploy/lock.sh $(PYTHON)

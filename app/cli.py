@@ -24,6 +24,7 @@ from domain.errors import BundleError, DatasetError, PublishError, StreamRecErro
 
 if TYPE_CHECKING:
     from domain.catalogue import IdTable
+    from monitoring.exposure import ExposureReport
     from monitoring.skew import Skew
     from release.bundle import Bundle
 
@@ -101,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
     watched.add_argument(
         "--hours", type=int, default=2, choices=range(1, 49), metavar="N", help="clock hours, this one included"
     )
+    shown = add("exposure", show_exposure, "What was shown lately, by group; exit 1 on a promise not kept")
+    shown.add_argument("--days", type=int, default=7, choices=range(1, 8), metavar="N", help="UTC days, today included")
     return whole
 
 
@@ -334,6 +337,37 @@ def show_skew(asked: argparse.Namespace, settings: Settings) -> int:
     skew = asyncio.run(read())
     print(_skew_text(skew, bundle.version))
     return FAILED if skew.verdict is Verdict.ALERT else 0
+
+
+def show_exposure(asked: argparse.Namespace, settings: Settings) -> int:
+    import asyncio
+
+    from app.exposure_watch import Shelf
+    from features.online import connect
+    from monitoring.exposure import Counted, read_counts, report
+    from release.bundle import Bundle
+    from reranking.ledger import DAY
+
+    async def read() -> Counted:
+        async with connect(settings.redis_address) as client:
+            return await read_counts(client, items.ids, int(time.time() // DAY), asked.days)
+
+    items = Bundle.load(settings.bundle).tables.items
+    shelf = Shelf.of(items, settings.exposure_columns, (), settings.exposure_share)
+    told = report(asyncio.run(read()), shelf.groups, items.eligible)
+    print(_exposure_text(told))
+    return 0 if told.kept else FAILED
+
+
+def _exposure_text(told: ExposureReport) -> str:
+    lines = [
+        f"{told.slates:,} slates with {told.places:,} places, {told.lost:,} slates not counted",
+        f"promised {told.promised_ratio:.3f} of the places, delivered {told.delivered_ratio:.3f}",
+        f"coverage {told.coverage_ratio:.3f}, Gini {told.gini:.3f}, worst equity {told.worst_equity:.2f}",
+        "",
+    ]
+    rows = [(group.name, f"{group.items:,}", f"{group.shown:,}", f"{group.equity:.2f}") for group in told.groups]
+    return "\n".join(lines) + "\n" + table(("group", "items", "shown", "equity"), rows, frozenset({1, 2, 3}))
 
 
 def _slate(answer: Mapping[str, Any]) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from app.pipeline import Pipeline
+from app.slate_context import slate_context
 from app.trail import Trail
 from domain.answer import Answer
 from domain.arrays import Rows
 from domain.candidates import Candidates
 from domain.degradation import Degradation
 from domain.request import Query, Request
-from domain.slate import Slate, SlateContext
+from domain.slate import Slate
+from reranking.filters import barred
 
 
 def precomputed(pipeline: Pipeline, query: Query, reason: str) -> Answer:
@@ -26,7 +26,7 @@ def precomputed(pipeline: Pipeline, query: Query, reason: str) -> Answer:
 
 def fallen_back(pipeline: Pipeline, request: Request, trail: Trail) -> Slate:
     """The slate from the lists; the trail says from which."""
-    return Slate(fall_back(pipeline, request, trail.degradation), request.limit, slate_context(pipeline))
+    return Slate(fall_back(pipeline, request, trail.degradation), request.limit, slate_context(pipeline, request))
 
 
 def fall_back(pipeline: Pipeline, request: Request, degradation: Degradation) -> Candidates:
@@ -49,8 +49,5 @@ def fall_back(pipeline: Pipeline, request: Request, degradation: Degradation) ->
 
 def blocked(pipeline: Pipeline, request: Request) -> Rows:
     """What may not be shown on any rung, as far as it is known without I/O."""
-    return np.concatenate([pipeline.reader.history(request).item_row, request.exclude])
-
-
-def slate_context(pipeline: Pipeline) -> SlateContext:
-    return SlateContext(time.time(), pipeline.items.genres, pipeline.campaigns)
+    not_for_them = barred(slate_context(pipeline, request))
+    return np.concatenate([pipeline.reader.history(request).item_row, request.exclude, not_for_them])

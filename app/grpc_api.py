@@ -27,6 +27,7 @@ from domain.request import Query
 
 RECOMMENDER = pb.DESCRIPTOR.services_by_name["Recommender"].full_name
 DAY = 86_400.0
+CONTEXT = ("device", "surface", "region", "max_age_rating")
 
 Status = health_pb2.HealthCheckResponse.ServingStatus
 
@@ -103,7 +104,7 @@ def query_from_message(message: bytes, given_id: str) -> Query:
         "exclude_item_ids": list(asked.exclude_item_ids),
         "recent_item_ids": list(asked.recent_item_ids),
         "debug": asked.debug,
-        "context": {name: getattr(asked.context, name) for name in _present(asked.context, "device", "surface")},
+        "context": {name: getattr(asked.context, name) for name in _present(asked.context, *CONTEXT)},
     }
     given |= {name: getattr(asked, name) for name in _present(asked, "user_id", "limit")}
     return wire.query_from_fields(given, given_id)

@@ -170,6 +170,13 @@ SHADOW_SIZE = Histogram(
     "streamrec_shadow_size", "What a rung in shadow gave: features for STALE_FEATURES, items for the others",
     ["level"], buckets=SIZE_BOUNDS, registry=REGISTRY,
 )  # fmt: skip
+EXPOSURE_SLATES = Counter(
+    "streamrec_exposure_slates_total", "Slates in the exposure ledger, or lost to it", ["outcome"], registry=REGISTRY
+)
+EXPOSURE = Gauge(
+    "streamrec_exposure_ratio", "Of the last week: promised, delivered, coverage, gini, worst_equity", ["measure"],
+    multiprocess_mode="livemostrecent", registry=REGISTRY,
+)  # fmt: skip
 
 _LEVELS = {level: ANSWERS.labels(level.name) for level in DegradationLevel}  # each level shows from the start, at zero
 
@@ -319,6 +326,19 @@ def skew_unknown() -> None:
     """The counts cannot be read, so nothing is known of skew: an old figure would be taken for a new one."""
     features = [labels["feature"] for labels in _held(FEATURE_PSI)]
     skew_is(dict.fromkeys(features, (math.nan, math.nan)), math.nan, 0)
+
+
+def exposure_counted(slates: int, lost: int) -> None:
+    """Slates that came into the ledger, and those that could not."""
+    EXPOSURE_SLATES.labels("counted").inc(slates)
+    EXPOSURE_SLATES.labels("lost").inc(lost)
+
+
+def exposure_is(promised: float, delivered: float, coverage: float, gini: float, worst_equity: float) -> None:
+    """How exposure was spread over the last week, over all workers; NaN where nothing was shown."""
+    told = {"promised": promised, "delivered": delivered, "coverage": coverage, "gini": gini}
+    for measure, value in {**told, "worst_equity": worst_equity}.items():
+        EXPOSURE.labels(measure).set(value)
 
 
 def exposition() -> tuple[bytes, str]:

@@ -25,11 +25,18 @@ def _object(properties: Schema, *, closed: bool = False, optional: tuple[str, ..
     return {"type": "object", "properties": properties, **ending}
 
 
+_AGE: Schema = {
+    "type": ["integer", "null"],
+    "minimum": 0,
+    "maximum": 150,
+    "description": "Years; rated above: not shown",
+}
+
 REQUEST: Schema = _object(
     {
         "user_id": {**_ID, "type": ["string", "null"], "description": "Unknown users are cold starts, not errors"},
         "limit": _LIMIT,
-        "context": _object({"device": _WORD, "surface": _WORD}, closed=True),
+        "context": _object({"device": _WORD, "surface": _WORD, "region": _WORD, "max_age_rating": _AGE}, closed=True),
         "exclude_item_ids": {**_IDS, "description": "Items that must not come back"},
         "recent_item_ids": {**_IDS, "description": "What the user did last, oldest first"},
         "debug": {"type": "boolean", "default": False},

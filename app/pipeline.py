@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from app.exposure_watch import Shelf
 from app.shadow import Shadow
 from app.user_reader import UserReader
+from domain.arrays import Floats
 from domain.catalogue import Items
 from domain.clock import Clock
 from domain.request import Query, Request
-from domain.slate import Campaign
+from domain.slate import Campaign, Spent
 from domain.stages import Fallback, Ranker, Rule, Source
 from fallbacks.model_mark import ModelMark
 from retrieval.gather import Attempt
@@ -48,6 +50,9 @@ class Pipeline:
     mark: ModelMark  # of this bundle's model: a new bundle begins without one
     shadow: Shadow
     narrowed: Callable[[int], int]  # how many of so many candidates may be ranked now
+    vectors: Floats | None  # (items, d), for the rules that ask how alike items are
+    shelf: Shelf | None  # what is promised to whom
+    spent: Callable[[str | None], Mapping[str, Spent]]  # what campaigns showed, in all and to the user
     stale_at: float  # UTC seconds, wall clock: from then on the models were trained too long ago
 
     def resolve(self, query: Query) -> Request:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from app.falling_back import fallen_back, slate_context
+from app.falling_back import fallen_back
 from app.pipeline import Pipeline
 from app.ranking import NARROWED, rank
 from app.rungs import offer_rungs
+from app.slate_context import explored, slate_context
 from app.trail import Trail
 from domain.answer import Answer
 from domain.arrays import NO_ROWS, Rows
@@ -73,7 +74,7 @@ async def _full_path(pipeline: Pipeline, request: Request, deadline: Deadline, t
         ranked = await rank(pipeline, user, candidates, deadline, trail)
     offer_rungs(pipeline, request, user, candidates)
     with trail.timed("reranking"):
-        slate = Slate(ranked, request.limit, slate_context(pipeline))
+        slate = Slate(ranked, request.limit, slate_context(pipeline, request))
         slate, skipped = apply(pipeline.rules, slate, deadline.within(pipeline.budget.reranking))
     for rule in skipped:
         trail.degradation.note(f"{rule}.timeout")
@@ -107,8 +108,8 @@ def _merge(
     candidates = merge([answer.candidates for answer in found], pipeline.quotas, keep, wanted)
     if len(candidates) == wanted < pipeline.budget.candidates:
         trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, NARROWED)
-    promoted = _promoted(pipeline.campaigns)
-    return with_forced(candidates, promoted[keep[promoted]], wanted) if len(candidates) else candidates
+    forced = np.union1d(_promoted(pipeline.campaigns), explored(pipeline, request))
+    return with_forced(candidates, forced[keep[forced]], wanted) if len(candidates) else candidates
 
 
 def _promoted(campaigns: tuple[Campaign, ...]) -> Rows:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -62,6 +63,22 @@ def _word(*words: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def _words(*words: str) -> Callable[[str], tuple[str, ...]]:
+    def read(text: str) -> tuple[str, ...]:
+        given = tuple(part.strip() for part in text.split(","))
+        if not set(given) <= set(words) or len(set(given)) < len(given):
+            raise ValueError(f"some of {', '.join(words)}, with commas between")
+        return given
+
+    return read
+
+
+def _share(text: str) -> float:
+    if not re.fullmatch(r"0(\.[0-9]+)?", text) or float(text) > 0.25:
+        raise ValueError("a share from 0 to 0.25")
+    return float(text)
 
 
 def _text(text: str) -> str:
@@ -214,6 +231,15 @@ class Settings:
         Setting(_word("parquet", "delta"), "How published features are kept for training: files or Delta Lake"),
     ] = "parquet"
     campaigns: Annotated[Path | None, Setting(_path, "Promotion file; unset: no campaigns")] = None
+    rules: Annotated[
+        str, Setting(_text, "Re-ranking rules in order, each with what differs from its defaults; none: no rule")
+    ] = "filters,promotion,freshness,diversity,creators,exposure"
+    exposure_share: Annotated[
+        float, Setting(_share, "Share of the places promised to underserved groups and new items", "EXPOSURE_SHARE")
+    ] = 0.05
+    exposure_columns: Annotated[
+        tuple[str, ...], Setting(_words("creator", "language", "genre", "decade"), "Columns that make groups of items")
+    ] = ("genre",)
     candidates: Annotated[int, Setting(_whole(1, 2000), "Candidates ranked for one request")] = 500
 
     deadline_seconds: Annotated[
@@ -409,6 +435,8 @@ def _written(name: str, value: object) -> str:
         return ""
     if isinstance(value, bool):
         return str(int(value))
+    if isinstance(value, tuple):
+        return ",".join(value)
     if name.endswith("_seconds") and isinstance(value, float):
         return f"{value * 1000:g}"
     if name == "key":

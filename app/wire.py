@@ -22,6 +22,7 @@ from domain.request import MAX_ID_BYTES, MAX_IDS, MAX_LIMIT, Context, Query
 
 PROBLEM = "application/problem+json"
 MAX_WORD_CHARACTERS = 64
+MAX_AGE_YEARS = 150
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -150,11 +151,24 @@ def _context(value: object, name: str) -> Context:
     if not isinstance(value, dict):
         raise InvalidRequest(f"{name} must be an object")
     if not value.keys() <= _CONTEXT_FIELDS:
-        raise InvalidRequest(f"unknown field in {name}; known are device and surface")
-    return Context(_word(value.get("device"), "context.device"), _word(value.get("surface"), "context.surface"))
+        raise InvalidRequest(f"unknown field in {name}; known are device, surface, region and max_age_rating")
+    return Context(
+        _word(value.get("device"), "context.device"),
+        _word(value.get("surface"), "context.surface"),
+        _word(value.get("region"), "context.region"),
+        _age(value.get("max_age_rating"), "context.max_age_rating"),
+    )
 
 
-_CONTEXT_FIELDS = {"device", "surface"}
+def _age(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 0 <= value <= MAX_AGE_YEARS:
+        raise InvalidRequest(f"{name} must be a whole number from 0 to {MAX_AGE_YEARS}")
+    return float(value)
+
+
+_CONTEXT_FIELDS = {"device", "surface", "region", "max_age_rating"}
 _FIELDS: Mapping[str, Callable[[object, str], object]] = {
     "user_id": _optional_id,
     "limit": _limit,

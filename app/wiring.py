@@ -23,6 +23,7 @@ import redis.asyncio as aioredis
 from app import metrics
 from app.admission import Admission, AdmissionPolicy
 from app.event_parts import open_log
+from app.exposure_watch import ExposureWatch, Shelf, keep_counting
 from app.falling_back import precomputed
 from app.feature_watch import keep_watching, watch_of
 from app.guard import Guard
@@ -60,8 +61,8 @@ from ranking.logistic import LogisticRanker
 from ranking.triton import TritonChannel, TritonRanker
 from release.bundle import Bundle, SourceSpec, Tables
 from release.previous import earlier
-from reranking.diversity import GenreWindow
-from reranking.promotion import Promotion, read_campaigns
+from reranking.campaigns import read_campaigns
+from reranking.configured import configured
 from retrieval.collaborative import Collaborative
 from retrieval.content import Content
 from retrieval.executor import BoundedExecutor
@@ -94,6 +95,7 @@ class Process:
     admission: Admission
     shadow: Shadow
     recall: RecallWatch = field(default_factory=RecallWatch)
+    exposure: ExposureWatch = field(default_factory=ExposureWatch)
 
     @classmethod
     def of(cls, settings: Settings) -> Process:
@@ -157,6 +159,7 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
     attempt = process.guard.attempt
     project = layout.project_name(CONTRACT, tables.items.genre_names)
     items = process.removals.applied(tables.items)
+    campaigns = read_campaigns(settings.campaigns, tables.items.ids) if settings.campaigns else ()
     return Pipeline(
         bundle=bundle.version,
         items=items,
@@ -179,8 +182,8 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         quotas=tuple(spec.quota for spec in bundle.manifest.sources),
         ranker=_ranker(bundle, process),
         simple_ranker=LogisticRanker(tables.logistic, tables.items),
-        rules=(GenreWindow(), Promotion()),
-        campaigns=read_campaigns(settings.campaigns, tables.items.ids) if settings.campaigns else (),
+        rules=configured(settings.rules),
+        campaigns=campaigns,
         fallbacks=_fallbacks(tables, items),
         attempt=attempt,
         budget=Budget(
@@ -195,6 +198,9 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         shadow=process.shadow,
         narrowed=process.admission.quality.narrowed,
         stale_at=bundle.manifest.lineage.created_at + settings.max_model_age_seconds,
+        vectors=tables.user_tower.embedding,
+        shelf=Shelf.of(tables.items, settings.exposure_columns, campaigns, settings.exposure_share),
+        spent=lambda user_id: process.exposure.spent(user_id, campaigns),
     )
 
 
@@ -264,6 +270,12 @@ class Serving:
     async def recommend(self, query: Query, deadline: Deadline) -> Answer:
         """An answer, whatever is broken: a bug is counted, logged, and answered from the precomputed lists."""
         pipeline = self.pipeline  # one bundle for the whole request
+        given = await self._given(pipeline, query, deadline)
+        if pipeline.shelf:
+            self.process.exposure.saw(query.user_id, given, pipeline.shelf)
+        return given
+
+    async def _given(self, pipeline: Pipeline, query: Query, deadline: Deadline) -> Answer:
         place, granted, outcome = self.admission.begin(), deadline.remaining, Outcome.IGNORE
         try:
             if place is None:
@@ -358,12 +370,14 @@ class Serving:
         """Begin all that happens beside requests; ``close`` ends it."""
         self._tell_load()
         telling = keep_watching(lambda: (self.bundle, self.pipeline.reader.watch), self.process.redis)
+        counting = keep_counting(self.process.exposure, lambda: self.pipeline.shelf, self.process.redis)
         beside = (
             self.watch(),
             telling,
             self.process.shadow.run(),
             self.admission.delay.watch(),
             self.process.recall.keep(),
+            counting,
         )
         self._watching = [asyncio.create_task(one) for one in beside]
 

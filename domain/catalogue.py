@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.arrays import NO_ROWS, Floats, Mask, Rows, Seconds
+from domain.arrays import NO_ROWS, Codes, Floats, Mask, Rows, Seconds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +79,21 @@ class TextTable:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Facets:
+    """What a dataset may say of its ``n`` items beyond title, genres and year. An absent column is all unknown."""
+
+    creator: Codes  # (n,), index into ``creator_names``; -1 unknown
+    creator_names: tuple[str, ...]
+    language: Codes  # (n,), index into ``language_names``; -1 unknown
+    language_names: tuple[str, ...]
+    age_rating: Floats  # (n,): years from which on it may be seen; NaN unknown
+    rated: bool  # whether any age rating is known
+    regions: Mask  # (n, R): where it may be shown; an item without any may be shown everywhere
+    region_names: tuple[str, ...]
+    published_at: Seconds  # (n,): UTC seconds; NaN unknown
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Items:
     """The item table: ``n`` items, ``G`` genre slots, ``I`` static features in the contract's order."""
 
@@ -89,6 +104,7 @@ class Items:
     year: Floats  # (n,), NaN where unknown
     features: Floats  # (n, I), finite
     removed: Mask  # (n,): no longer offered, still known
+    facets: Facets | None = None  # None: the dataset has none of these columns
 
     def __len__(self) -> int:
         return len(self.ids)

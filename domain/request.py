@@ -17,6 +17,8 @@ class Context:
 
     device: str | None = None
     surface: str | None = None
+    region: str | None = None  # where the viewer is; what is not licensed there is not shown
+    max_age_rating: float | None = None  # years; what is rated above is not shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,48 +9,137 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.arrays import Mask, Rows
+from domain.arrays import NO_ROWS, Codes, Floats, Mask, Rows
 from domain.candidates import Candidates
+from domain.catalogue import Facets
+
+Positions = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Campaign:
-    """Items that somebody pays to show, at the slots named; one item a slot."""
+    """Items that somebody pays to show: at the slots named, one item a slot, or lifted by ``boost``."""
 
     name: str
     item_row: Rows
     slots: tuple[int, ...]  # positions in the slate, 0 is the first
     starts_at: float  # UTC seconds on the wall clock: campaigns are sold in real time, whatever the data's clock
     ends_at: float
+    boost: float = 0.0  # added to the scores of those items that got no slot, for the order only
+    daily_cap: int | None = None  # impressions a user and UTC day
+    budget: int | None = None  # impressions in all
 
     def active(self, now: float) -> bool:
         return self.starts_at <= now < self.ends_at
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Impressions of a campaign that are counted already."""
+
+    in_all: int = 0
+    on_user_today: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Who looks: what may be shown to them at all. None: no limit."""
+
+    max_age_rating: float | None = None  # years
+    region: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExposureQuota:
+    """Which share of the places is promised to whom."""
+
+    share: float  # of the places of a slate, 0 to 1
+    group: Codes  # (items,): the group each item belongs to, -1 for none
+    owed: Floats  # (groups,): how much each is owed beside the others; 0: nothing
+    explore: Rows = field(default_factory=lambda: NO_ROWS)  # items to be tried out, which no source may propose
+
+    def drawn(self, n: int, seed: int) -> Rows:
+        """At most ``n`` of the items to be tried out, others for every seed."""
+        if len(self.explore) <= n:
+            return self.explore
+        return self.explore[np.unique(np.random.default_rng(seed).integers(0, len(self.explore), n))]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SlateContext:
-    """Everything a rule may need to know, frozen before the first rule runs."""
+    """Everything a rule may need to know, frozen before the first rule runs. Columns are indexed by item row."""
 
     now: float  # UTC seconds on the wall clock
-    genres: Mask  # (items, G), indexed by item row
+    genres: Mask  # (items, G)
     campaigns: tuple[Campaign, ...] = ()
+    spent: Mapping[str, Spent] = field(default_factory=lambda: MappingProxyType({}))  # campaign -> what was shown
+    moment: float | None = None  # UTC seconds on the clock of the data
+    seed: int = 0
+    vectors: Floats | None = None  # (items, d) of any length: alike vectors are alike items
+    removed: Mask | None = None  # (items,)
+    facets: Facets | None = None
+    audience: Audience = Audience()
+    quota: ExposureQuota | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slate:
-    """Candidates, best first; the first ``limit`` are shown, the rest are the reserve a rule may draw on."""
+    """Candidates, best first; the first ``limit`` are shown, the rest are the reserve a rule may draw on.
+
+    A pinned place keeps its candidate whatever later rules do: they order the free ones, and these are woven around the
+    pins. Only a drop takes a pinned candidate away.
+    """
 
     candidates: Candidates
     limit: int
     context: SlateContext
     moved: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))  # item row -> rule that placed it
+    pinned: tuple[int, ...] = ()  # places, ascending
 
-    def reordered(self, positions: NDArray[np.intp], rule: str, placed: Rows) -> Slate:
-        """The candidates at ``positions``, with ``placed`` rows attributed to ``rule``."""
+    @property
+    def free(self) -> Positions:
+        """Positions of the candidates that are not pinned, in order."""
+        every = np.arange(len(self.candidates))
+        return np.delete(every, self.pinned) if self.pinned else every
+
+    @property
+    def open_places(self) -> int:
+        """How many of the free candidates are shown."""
+        shown = min(self.limit, len(self.candidates))
+        return shown - sum(place < shown for place in self.pinned)
+
+    def arranged(self, order: Positions, rule: str, placed: Rows) -> Slate:
+        """The free candidates in a new ``order`` of their positions, ``placed`` rows attributed to ``rule``."""
+        positions = _woven(order, self.pinned, np.array(self.pinned, np.intp)) if self.pinned else order
         moved = {**self.moved, **dict.fromkeys(placed.tolist(), rule)}
         return replace(self, candidates=self.candidates.take(positions), moved=MappingProxyType(moved))
+
+    def with_pins(self, wanted: Mapping[int, int], rule: str) -> Slate:
+        """The candidates at the positions ``wanted[place]`` pinned to those places; neither may be pinned yet."""
+        pins = {place: place for place in self.pinned} | dict(wanted)
+        places = tuple(sorted(pins))
+        positions = np.array([pins[place] for place in places], np.intp)
+        rest = np.delete(np.arange(len(self.candidates)), positions)
+        rows = self.candidates.item_row[list(wanted.values())]
+        moved = {**self.moved, **dict.fromkeys(rows.tolist(), rule)}
+        taken = self.candidates.take(_woven(rest, places, positions))
+        return replace(self, candidates=taken, moved=MappingProxyType(moved), pinned=places)
+
+    def kept(self, mask: Mask) -> Slate:
+        """Without the candidates where ``mask`` ``(n,)`` is false; the reserve moves up, pins stay where they are."""
+        pins = [place for place in self.pinned if mask[place]]
+        rest = np.setdiff1d(np.flatnonzero(mask), pins)
+        last = len(rest) + len(pins)
+        places = tuple(min(place, last - len(pins) + at) for at, place in enumerate(pins))
+        positions = _woven(rest, places, np.array(pins, np.intp))
+        return replace(self, candidates=self.candidates.take(positions), pinned=places)
 
     @property
     def shown(self) -> Candidates:
         """The slate itself: the first ``limit`` candidates."""
         return self.candidates.take(slice(self.limit))
+
+
+def _woven(rest: Positions, places: tuple[int, ...], positions: Positions) -> Positions:
+    """``rest`` in its order, with ``positions[i]`` standing at ``places[i]``, ascending."""
+    return np.insert(rest, np.array(places, np.intp) - np.arange(len(places)), positions)

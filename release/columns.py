@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 
 def save(value: object, folder: Path) -> None:
-    """One ``.npy`` an array, one folder a nested table, one ``scalars.json`` for the rest."""
+    """One ``.npy`` an array, one folder a nested table, one ``scalars.json`` for the rest; None is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     scalars = {}
     for part in fields(value):  # type: ignore[arg-type]  # only called on dataclasses
@@ -27,6 +28,8 @@ def save(value: object, folder: Path) -> None:
             np.save(folder / f"{part.name}.npy", np.ascontiguousarray(held), allow_pickle=False)
         elif is_dataclass(held):
             save(held, folder / part.name)
+        elif held is None:
+            continue
         else:
             scalars[part.name] = held
     if scalars:
@@ -43,7 +46,9 @@ def load(kind: type[T], folder: Path, vouched: AbstractSet[str], at: str = "") -
 
     held: dict[str, Any] = {}
     scalars: dict[str, Any] = {}
-    for name, hint in _parts(kind):
+    for name, hint, optional in _parts(kind):
+        if optional and not any(path.startswith(f"{at}{name}/") for path in vouched):
+            continue
         if get_origin(hint) is np.ndarray:
             held[name] = _mapped(file(f"{name}.npy"))
         elif is_dataclass(hint):
@@ -61,6 +66,10 @@ def _mapped(path: Path) -> NDArray[Any]:
         raise BundleError(f"{path.name} is not an array ({error})") from error
 
 
-def _parts(kind: type[Any]) -> Iterator[tuple[str, Any]]:
+def _parts(kind: type[Any]) -> Iterator[tuple[str, Any, bool]]:
+    """Each field's name and type, and whether it is a table that may be missing: ``Table | None``."""
     hints = get_type_hints(kind)
-    return ((f.name, hints[f.name]) for f in fields(kind))
+    for part in fields(kind):
+        hint = hints[part.name]
+        optional = get_origin(hint) is UnionType
+        yield part.name, next(of for of in get_args(hint) if of is not NoneType) if optional else hint, optional

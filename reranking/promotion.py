@@ -1,84 +1,74 @@
-"""Promotion: campaign items at the slots they were sold for."""
+"""Promotion: campaign items at the slots they were sold for, or lifted by a boost of their scores."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 
-from domain.catalogue import IdTable
-from domain.errors import StartError
-from domain.slate import Campaign, Slate
+from domain.slate import Campaign, Slate, SlateContext, Spent
+
+MANY = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """Each active campaign's best-scored candidates move to its slots; everything else keeps its order.
+    """Each active campaign's best-scored candidates move to its slots and stay there, whatever rule comes later.
 
     The items must be among the candidates: the pipeline adds active campaigns' items before ranking, so they are scored
-    like any other, and the seen and excluded ones are gone already. The first campaign to name a slot has it. This rule
-    comes last, so that no other one moves what it placed.
+    like any other, and the seen and excluded ones are gone already. The first campaign to name a slot has it. Those of
+    its items that got no slot rise to where their score plus ``boost`` belongs; nothing else changes its order, so that
+    it goes down by at most the number of items promoted. A campaign shows no more items than its budget and its cap a
+    user leave. Slots that an earlier rule pinned are not given again.
     """
 
     name: str = "promotion"
 
     def apply(self, slate: Slate) -> Slate:
-        wanted = self._placements(slate)
-        if not wanted:
-            return slate
-        rows = slate.candidates.item_row
-        slots = np.array(sorted(wanted))
-        positions = np.array([wanted[slot] for slot in slots.tolist()])
-        rest = np.delete(np.arange(len(rows)), positions)
-        order = np.insert(rest, slots - np.arange(len(slots)), positions)
-        return slate.reordered(order, self.name, rows[positions])
-
-    @staticmethod
-    def _placements(slate: Slate) -> dict[int, int]:
-        """Slot -> position of the candidate to put there."""
-        rows = slate.candidates.item_row
-        wanted: dict[int, int] = {}
+        left = {campaign.name: _impressions_left(campaign, slate.context) for campaign in slate.context.campaigns}
+        wanted = _placements(slate, left)
+        if wanted:
+            slate = slate.with_pins(wanted, self.name)
         for campaign in slate.context.campaigns:
-            if campaign.active(slate.context.now):
-                slots = [slot for slot in campaign.slots if slot < min(slate.limit, len(rows)) and slot not in wanted]
-                positions = np.flatnonzero(np.isin(rows, campaign.item_row)).tolist()
-                free = [position for position in positions if position not in wanted.values()]
-                wanted |= dict(zip(slots, free, strict=False))
-        return wanted
+            if campaign.boost > 0 and left[campaign.name] > 0:
+                slate = self._boosted(slate, campaign, left[campaign.name])
+        return slate
+
+    def _boosted(self, slate: Slate, campaign: Campaign, left: int) -> Slate:
+        """The campaign's ``left`` best free candidates where their boosted scores belong in the order there is."""
+        free = slate.free
+        rows, score = slate.candidates.item_row[free], slate.candidates.score[free]
+        at = np.flatnonzero(np.isin(rows, campaign.item_row))[:left]
+        if not len(at):
+            return slate
+        falling = np.minimum.accumulate(np.where(np.isfinite(score), score, -np.inf))
+        falling[at] += np.float32(campaign.boost)
+        order = np.argsort(-falling, kind="stable")
+        up = order[order > np.arange(len(order))]
+        return slate.arranged(free[order], self.name, rows[up]) if len(up) else slate
 
 
-def read_campaigns(path: Path, ids: IdTable) -> tuple[Campaign, ...]:
-    """The campaigns of a TOML file, for the items that this bundle knows; raises ``StartError`` on a bad file.
-
-    One ``[[campaign]]`` table each: ``name``, ``item_ids``, ``slots`` (0 is the first place), ``starts_at`` and
-    ``ends_at`` (TOML date-times with an offset).
-    """
-    try:
-        tables = tomllib.loads(path.read_text())["campaign"]
-        return tuple(_campaign(table, ids) for table in tables)
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StartError(f"campaign file {path}: {type(error).__name__}: {error}") from error
+def _impressions_left(campaign: Campaign, context: SlateContext) -> int:
+    """How many of its items the campaign may still show to this user; 0 when it does not run."""
+    if not campaign.active(context.now):
+        return 0
+    spent = context.spent.get(campaign.name, Spent())
+    budget = MANY if campaign.budget is None else campaign.budget - spent.in_all
+    cap = MANY if campaign.daily_cap is None else campaign.daily_cap - spent.on_user_today
+    return max(0, min(budget, cap))
 
 
-def _campaign(table: dict[str, object], ids: IdTable) -> Campaign:
-    def moment(key: str) -> float:
-        at = table[key]
-        if not isinstance(at, datetime) or at.tzinfo is None:
-            raise ValueError(f"{key} must be a date-time with an offset")
-        return at.timestamp()
-
-    def listed(key: str, kind: type) -> Sequence[object]:
-        values = table[key]
-        if not isinstance(values, list) or not all(type(value) is kind for value in values):
-            raise ValueError(f"{key} must be a list of {kind.__name__}")
-        return values
-
-    rows = ids.rows([str(item_id) for item_id in listed("item_ids", str)])
-    slots = tuple(int(str(slot)) for slot in listed("slots", int))
-    if any(slot < 0 for slot in slots):
-        raise ValueError("slots count from 0")
-    return Campaign(str(table["name"]), rows[rows >= 0], slots, moment("starts_at"), moment("ends_at"))
+def _placements(slate: Slate, left: dict[str, int]) -> dict[int, int]:
+    """Slot -> position of the candidate to put there; what is placed is taken from what is ``left``."""
+    rows, shown = slate.candidates.item_row, min(slate.limit, len(slate.candidates))
+    wanted: dict[int, int] = {}
+    for campaign in slate.context.campaigns:
+        taken = {*wanted, *slate.pinned}
+        slots = [slot for slot in dict.fromkeys(campaign.slots) if slot < shown and slot not in taken]
+        busy = {*wanted.values(), *slate.pinned}
+        positions = np.flatnonzero(np.isin(rows, campaign.item_row)).tolist() if slots and left[campaign.name] else []
+        free = [position for position in positions if position not in busy]
+        placed = list(zip(slots, free, strict=False))[: left[campaign.name]]
+        left[campaign.name] -= len(placed)
+        wanted |= dict(placed)
+    return wanted

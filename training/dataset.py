@@ -16,11 +16,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from domain.arrays import Floats, Mask, Rows, Seconds
-from domain.catalogue import History, IdTable, TextTable
+from domain.catalogue import Facets, History, IdTable, TextTable
 from domain.errors import DatasetError
 from features import batch
 from features.contract import GENRE_SLOTS
 from training.checks import validate
+from training.facets import facets_of
 from training.folder import (
     EVENTS,
     ITEMS,
@@ -64,6 +65,7 @@ class Dataset:
     timestamp: Seconds  # (events,)
     untrained: tuple[str, ...]
     sha256: str
+    facets: Facets | None = None
 
     @cached_property
     def user_row(self) -> Rows:
@@ -131,6 +133,7 @@ def read(folder: Path) -> Dataset:
         timestamp,
         tuple(report.untrained),
         _digest(folder),
+        facets_of(items, order),
     )
 
 

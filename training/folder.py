@@ -1,7 +1,8 @@
 """The files of a dataset folder: opened, with their columns and types checked, and nothing else.
 
 dataset.toml       name, clock ("live" or "replay"), and under [positive] ``rating`` (stars) or ``events`` (words)
-items.parquet      item_id, title, and any of genres (list of text), year
+items.parquet      item_id, title, and any of genres (list of text), year, creator_id, language, age_rating (years),
+                   regions (list of text; none: everywhere), published_at
 ratings.parquet    user_id, item_id, timestamp, rating          or
 events.parquet     user_id, item_id, timestamp, event
 users.parquet      user_id; optional, for users who have done nothing yet
@@ -24,6 +25,14 @@ from domain.arrays import Seconds
 SETTINGS = "dataset.toml"
 ITEMS, USERS, RATINGS, EVENTS = (f"{table}.parquet" for table in ("items", "users", "ratings", "events"))
 CLOCKS = ("live", "replay")
+FACETS = {
+    "creator_id": "text",
+    "language": "text",
+    "age_rating": "number",
+    "regions": "list",
+    "published_at": "time",
+}
+"""Optional columns of the items, and their kinds: what re-ranking may go by."""
 KINDS = {
     "text": "text",
     "number": "a number",
@@ -133,7 +142,7 @@ def _open(path: Path, needed: dict[str, str], report: Report) -> pa.Table | None
     except (pa.ArrowInvalid, OSError) as error:
         report.problems.append(f"{path.name} is not a readable Parquet file: {error}")
         return None
-    optional = {"genres": "list", "year": "number"} if path.name == ITEMS else {}
+    optional = {"genres": "list", "year": "number", **FACETS} if path.name == ITEMS else {}
     nothing = [name for name in optional if name in table.column_names and pa.types.is_null(table[name].type)]
     table = table.drop_columns(nothing)  # a column without a single value has no type either
     before = len(report.problems)

@@ -83,7 +83,9 @@ def item_table(cut: Cut) -> Items:
     features = item_features(events, dataset.settings.positive_stars, dataset.year, dataset.genres, moment)
     removed = np.zeros(len(dataset.item_ids), np.bool_)
     names = dataset.genre_names
-    return Items(dataset.item_ids, dataset.titles, dataset.genres, names, dataset.year, features, removed)
+    return Items(
+        dataset.item_ids, dataset.titles, dataset.genres, names, dataset.year, features, removed, dataset.facets
+    )
 
 
 def item_facts(cut: Cut) -> ItemFacts:

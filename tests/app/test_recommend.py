@@ -13,10 +13,11 @@ from app.recommend import recommend
 from app.settings import Settings
 from app.wiring import Process, Serving, build
 from domain.candidates import Candidates
+from domain.catalogue import Facets
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel as Level
 from domain.errors import BadAnswer, Late, Unreachable
-from domain.request import Query
+from domain.request import Context, Query
 from domain.slate import Campaign
 from release.bundle import Bundle, Publication
 from tests.app.fake_stages import Ranker, Source, Store, with_store
@@ -194,6 +195,21 @@ async def test_a_promoted_item_is_shown_at_its_slot_and_says_so(pipeline: Pipeli
     answer = await ask(replace(pipeline, campaigns=(campaign,)))
     assert answer.items[2].item_id == pipeline.items.ids.text(int(unseen[0]))
     assert answer.items[2].rule == "promotion"
+
+
+@pytest.mark.parametrize("seconds", [5.0, 0.001], ids=["ranked", "precomputed"])
+async def test_what_an_audience_may_not_see_is_on_no_rung(pipeline: Pipeline, seconds: float) -> None:
+    n = len(pipeline.items)
+    even = np.arange(n) % 2 == 0
+    unknown = np.full(n, -1, np.int32)
+    ages = np.where(even, 6, 18).astype(np.float32)
+    facets = Facets(unknown, (), unknown, (), ages, True, np.zeros((n, 0), np.bool_), (), np.full(n, np.nan))
+    rated = replace(pipeline, items=replace(pipeline.items, facets=facets))
+    query = Query(KNOWN, limit=10, context=Context(max_age_rating=12.0))
+    answer = await ask(rated, query, seconds)
+    assert (answer.level >= Level.BATCH_LIST) == (seconds < 1)
+    assert len(answer.items) == 10
+    assert all(int(item.item_id.removeprefix("item-")) % 2 == 0 for item in answer.items)
 
 
 async def test_a_bug_is_counted_and_still_answered(pipeline: Pipeline, process: Process, tiny_bundle: Bundle) -> None:

@@ -83,7 +83,21 @@ def test_only_a_list_of_ids_is_a_list_of_ids(recent: object) -> None:
         asked(user_id="42", recent_item_ids=recent)
 
 
-@pytest.mark.parametrize("context", [None, [], "tv", {"device": 1}, {"device": "x" * 65}, {"browser": "x"}])
+@pytest.mark.parametrize(
+    "context",
+    [
+        None,
+        [],
+        "tv",
+        {"device": 1},
+        {"device": "x" * 65},
+        {"browser": "x"},
+        {"region": 1},
+        {"max_age_rating": "12"},
+        {"max_age_rating": -1},
+        {"max_age_rating": True},
+    ],
+)
 def test_a_context_holds_two_short_words(context: object) -> None:
     with pytest.raises(InvalidRequest, match="context"):
         asked(user_id="42", context=context)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from domain.catalogue import Facets
 from domain.clock import ReplayClock
 from domain.errors import BundleError
 from release.bundle import MANIFEST, PUBLICATION, Bundle
@@ -28,6 +29,20 @@ def test_what_was_written_is_what_is_loaded(tiny_bundle: Bundle, folder: Path) -
     assert loaded.tables.items.titles.text(3) == "Title 03 (é)"
     assert loaded.tables.items.genre_names == tiny.GENRE_NAMES
     assert np.array_equal(loaded.tables.users.features, tiny_bundle.tables.users.features)
+
+
+def test_optional_columns_of_the_items_come_back_and_may_be_missing(tmp_path: Path, tiny_bundle: Bundle) -> None:
+    items = tiny_bundle.tables.items
+    assert items.facets is None
+    n = len(items)
+    codes, ages = np.arange(n, dtype=np.int32), np.full(n, 12, np.float32)
+    facets = Facets(codes, ("x",) * n, codes, (), ages, True, np.ones((n, 1), np.bool_), ("DE",), np.zeros(n))
+    made = tiny.make(tmp_path / "faceted", tables={"items": replace(items, facets=facets)})
+    loaded = Bundle.load(made.path).tables.items.facets
+    assert loaded is not None
+    assert loaded.region_names == ("DE",)
+    assert loaded.rated
+    assert np.array_equal(loaded.age_rating, ages)
 
 
 def test_columns_are_memory_mapped_and_cannot_be_written(folder: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,9 @@ import pytest
 from domain.candidates import Candidates
 from domain.catalogue import IdTable
 from domain.errors import StartError
-from domain.slate import Campaign, Slate, SlateContext
-from reranking.promotion import Promotion, read_campaigns
+from domain.slate import Campaign, Slate, SlateContext, Spent
+from reranking.campaigns import read_campaigns
+from reranking.promotion import Promotion
 
 FILE = """
 [[campaign]]
@@ -49,6 +51,26 @@ def test_an_item_that_is_no_candidate_is_not_invented() -> None:
     assert Promotion().apply(before) is before
 
 
+def test_a_boosted_item_rises_to_where_its_score_belongs_and_not_to_a_slot() -> None:
+    lifted = Campaign("c", np.array([6], np.int32), (), 0.0, 2.0, boost=0.34)
+    assert Promotion().apply(slate(lifted)).shown.item_row.tolist() == [0, 1, 2, 6, 3]
+
+
+def test_a_campaign_whose_budget_is_spent_or_whose_user_saw_enough_moves_nothing() -> None:
+    limited = Campaign("c", np.array([9, 8], np.int32), (0, 1), 0.0, 2.0, daily_cap=2, budget=10)
+
+    def after(spent: Spent) -> list[int]:
+        before = slate(limited)
+        told = replace(before, context=replace(before.context, spent={"c": spent}))
+        rows: list[int] = Promotion().apply(told).shown.item_row.tolist()
+        return rows
+
+    assert after(Spent()) == [8, 9, 0, 1, 2]
+    assert after(Spent(9, 0)) == [8, 0, 1, 2, 3]
+    assert after(Spent(0, 1)) == [8, 0, 1, 2, 3]
+    assert after(Spent(10, 0)) == after(Spent(0, 2)) == [0, 1, 2, 3, 4]
+
+
 def test_campaigns_come_from_a_file_and_know_only_this_bundles_items(tmp_path: Path) -> None:
     path = tmp_path / "campaigns.toml"
     path.write_text(FILE)
@@ -65,6 +87,10 @@ def test_campaigns_come_from_a_file_and_know_only_this_bundles_items(tmp_path: P
         ("slots = [1]", "slots = [true]"),
         ("2026-03-01T00:00:00Z", "2026-03-01"),
         ('name = "spring"', ""),
+        ("slots = [1]", ""),
+        ("slots = [1]", "slots = [1]\nboost = true"),
+        ("slots = [1]", "slots = [1]\nbudget = -1"),
+        ("slots = [1]", "slots = [1]\nweight = 1"),
         ("[[campaign]]", "[[campaigns]]"),
         ("item_ids =", "item_ids = ["),
     ],

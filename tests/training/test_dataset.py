@@ -162,3 +162,27 @@ def test_the_digest_follows_the_content(make_folder: MakeFolder) -> None:
     one, same = read(make_folder()), read(make_folder(name="same"))
     other = read(make_folder(name="other", toml=TOML.replace("4.0", "3.5")))
     assert one.sha256 == same.sha256 != other.sha256
+
+
+def test_the_optional_columns_of_the_items_reach_the_item_table_in_row_order(make_folder: MakeFolder) -> None:
+    more = {
+        "item_id": ["c", "b", "a"],  # not in the order of the item table
+        "creator_id": ["y", "x", None],
+        "age_rating": pa.array([12, 0, None], pa.int8()),
+        "regions": [["FR", "DE"], ["DE"], None],
+        "published_at": [1e6, 2e6, None],
+    }
+    facets = read(make_folder(items={**ITEMS, **more})).facets
+    assert facets is not None
+    assert facets.creator_names == ("x", "y")
+    assert facets.creator.tolist() == [-1, 0, 1]
+    assert facets.rated
+    np.testing.assert_equal(facets.age_rating, [np.nan, 0, 12])
+    np.testing.assert_equal(facets.published_at, [np.nan, 2e6, 1e6])
+    assert facets.region_names == ("DE", "FR")
+    assert facets.regions.tolist() == [[False, False], [True, False], [True, True]]
+    assert facets.language.tolist() == [-1, -1, -1]
+
+
+def test_a_dataset_without_optional_columns_has_no_facets(make_folder: MakeFolder) -> None:
+    assert read(make_folder()).facets is None

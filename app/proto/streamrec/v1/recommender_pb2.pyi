@@ -25,12 +25,16 @@ DEGRADATION_LEVEL_BATCH_LIST: DegradationLevel
 DEGRADATION_LEVEL_POPULAR: DegradationLevel
 
 class Context(_message.Message):
-    __slots__ = ("device", "surface")
+    __slots__ = ("device", "surface", "region", "max_age_rating")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     SURFACE_FIELD_NUMBER: _ClassVar[int]
+    REGION_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_RATING_FIELD_NUMBER: _ClassVar[int]
     device: str
     surface: str
-    def __init__(self, device: _Optional[str] = ..., surface: _Optional[str] = ...) -> None: ...
+    region: str
+    max_age_rating: int
+    def __init__(self, device: _Optional[str] = ..., surface: _Optional[str] = ..., region: _Optional[str] = ..., max_age_rating: _Optional[int] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
     __slots__ = ("user_id", "limit", "context", "exclude_item_ids", "recent_item_ids", "debug")

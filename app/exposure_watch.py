@@ -1,0 +1,215 @@
+"""What was shown, counted off the request path: the serving side of the exposure ledger.
+
+A request costs an append to a bounded queue; when the queue is full the slate is not counted, and that is counted.
+Every few seconds the queue is summed up and added to the day's hashes in Redis, which all workers share. What Redis
+does not take is lost and counted as lost: repeating a write that may have happened would count twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import redis.asyncio as aioredis
+import redis.exceptions
+
+from app import metrics
+from domain.answer import Answer
+from domain.catalogue import Items
+from domain.errors import DependencyError
+from domain.slate import Campaign, ExposureQuota, Spent
+from features.contract import CONTRACT
+from features.online import mapped
+from reranking.groups import Groups, grouped
+from reranking.ledger import CAMPAIGNS_KEY, DAY, KEPT_SECONDS, Totals, items_key, totals_key
+
+if TYPE_CHECKING:
+    from monitoring.exposure import ControlState
+
+QUEUED = 4096
+AT_ONCE = 256  # slates summed up without letting anything else run: about a millisecond
+USERS_CAPPED = 100_000
+NEW_BELOW_EVENTS = 3
+FLUSH_SECONDS = 2.0
+FLUSHES_A_JUDGEMENT = 30
+
+log = logging.getLogger("streamrec.exposure_watch")
+
+
+@dataclass(slots=True, eq=False)
+class Shelf:
+    """What one bundle's items are promised. The quota is replaced as a whole, by ``ExposureWatch``."""
+
+    items: Items = field(repr=False)
+    groups: Groups = field(repr=False)
+    campaigns: tuple[Campaign, ...]
+    promised: float  # the share of places that is promised
+    quota: ExposureQuota = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Before anything is known of what was shown, new items alone are owed."""
+        owed = np.zeros(len(self.groups.names), np.float32)
+        owed[-1] = 1.0
+        self.quota = ExposureQuota(self.promised, self.groups.code, owed)
+
+    @classmethod
+    def of(cls, items: Items, columns: tuple[str, ...], campaigns: tuple[Campaign, ...], promised: float) -> Shelf:
+        events = items.features[:, CONTRACT.item.slices["item_events_total_count"].start]
+        return cls(items, grouped(items, columns, np.asarray(events < NEW_BELOW_EVENTS)), campaigns, promised)
+
+    @property
+    def owing(self) -> bool:
+        """Whether anybody is owed anything: otherwise nothing is promised."""
+        return bool((self.quota.owed > 0).any())
+
+    def delivered(self, item_ids: list[str]) -> int:
+        """How many of these places went to groups that are owed some."""
+        rows = self.items.ids.rows(item_ids)
+        group = self.quota.group[rows[rows >= 0]]
+        return int((self.quota.owed[group[group >= 0]] > 0).sum())
+
+    def campaigns_of(self, item_id: str) -> str | None:
+        """The first running campaign that the item belongs to."""
+        row, now = self.items.ids.row(item_id), time.time()
+        return next((c.name for c in self.campaigns if c.active(now) and row in c.item_row), None)
+
+
+@dataclass(slots=True, eq=False)
+class ExposureWatch:
+    """One worker's queue, and what it knows of all workers' counts. ``wall`` is injected by tests."""
+
+    wall: Callable[[], float] = field(default=time.time, repr=False)
+    size: int = QUEUED
+    dropped: int = 0
+    _queue: deque[Answer] = field(default_factory=deque, repr=False)
+    _budgets: Mapping[str, int] = field(default_factory=dict, repr=False)
+    _capped: OrderedDict[str, tuple[int, Counter[str]]] = field(default_factory=OrderedDict, repr=False)
+    _state: ControlState | None = field(default=None, repr=False)
+    _before: Totals | None = None
+
+    def saw(self, user_id: str | None, answer: Answer, shelf: Shelf) -> None:
+        """One answer on its way out."""
+        if len(self._queue) >= self.size:
+            self.dropped += 1
+            return
+        self._queue.append(answer)
+        if user_id is not None and shelf.campaigns:
+            promoted = [item.item_id for item in answer.items if item.rule == "promotion"]
+            if promoted:
+                self._cap(user_id, Counter(filter(None, map(shelf.campaigns_of, promoted))))
+
+    def spent(self, user_id: str | None, campaigns: tuple[Campaign, ...]) -> Mapping[str, Spent]:
+        """What the campaigns used up: budgets as of the last judgement, the caps as this worker counted them today."""
+        day, mine = self._capped.get(user_id or "", (0, Counter()))
+        today = mine if day == self._day() else Counter[str]()
+        return MappingProxyType({c.name: Spent(self._budgets.get(c.name, 0), today[c.name]) for c in campaigns})
+
+    async def flush(self, client: aioredis.Redis, shelf: Shelf) -> None:
+        """Add what is queued to today's counts; raises ``DependencyError``, and then it is lost."""
+        while self._queue or self.dropped:
+            answers = [self._queue.popleft() for _ in range(min(AT_ONCE, len(self._queue)))]
+            shown = Counter(item.item_id for answer in answers for item in answer.items)
+            places = shown.total()
+            ids = [item.item_id for answer in answers for item in answer.items]
+            promised = round(shelf.promised * places * 1000) if shelf.owing else 0
+            totals = Totals(len(answers), places, promised, shelf.delivered(ids), self.dropped)
+            promoted = Counter(
+                shelf.campaigns_of(item.item_id) or ""
+                for answer in answers
+                for item in answer.items
+                if item.rule == "promotion"
+            )
+            try:
+                await self._write(client, shown, totals, promoted)
+            except DependencyError:
+                self.dropped += len(answers)
+                raise
+            self.dropped -= totals.lost
+            metrics.exposure_counted(len(answers), totals.lost)
+
+    async def _write(self, client: aioredis.Redis, shown: Counter[str], totals: Totals, promoted: Counter[str]) -> None:
+        day = self._day()
+        try:
+            async with client.pipeline(transaction=False) as pipe:
+                for item_id, count in shown.items():
+                    pipe.hincrby(items_key(day), item_id, count)
+                for name, value in totals.fields().items():
+                    pipe.hincrby(totals_key(day), name, value)
+                for name, count in promoted.items():
+                    if name:
+                        pipe.hincrby(CAMPAIGNS_KEY, name, count)
+                pipe.expire(items_key(day), KEPT_SECONDS)
+                pipe.expire(totals_key(day), KEPT_SECONDS)
+                await pipe.execute()
+        except redis.exceptions.RedisError as error:
+            raise mapped(error) from error
+
+    async def judge(self, client: aioredis.Redis, shelf: Shelf) -> None:
+        """Read the week, set the metrics, and steer the quota; raises ``DependencyError``."""
+        from monitoring import exposure
+
+        counted = await exposure.read_counts(client, shelf.items.ids, self._day())
+        await self._read_budgets(client)
+        told = exposure.report(counted, shelf.groups, shelf.items.eligible)
+        metrics.exposure_is(
+            told.promised_ratio, told.delivered_ratio, told.coverage_ratio, told.gini, told.worst_equity
+        )
+        share, lately = shelf.quota.share, counted.totals.minus(self._before or Totals())
+        if self._before is not None and lately.places >= exposure.FEW_PLACES:
+            state = self._state or exposure.ControlState()
+            promised, delivered = lately.promised / lately.places, lately.delivered / lately.places
+            share, self._state = exposure.step(promised, delivered, state) if promised else (shelf.promised, state)
+        if self._before is None or lately.places >= exposure.FEW_PLACES or lately.places < 0:
+            self._before = counted.totals
+        shelf.quota = exposure.quota_of(share, counted.shown, shelf.groups, shelf.items.eligible)
+
+    async def _read_budgets(self, client: aioredis.Redis) -> None:
+        try:
+            raw = dict(await client.hgetall(CAMPAIGNS_KEY))
+        except redis.exceptions.RedisError as error:
+            raise mapped(error) from error
+        self._budgets = {_text(name): int(count) for name, count in raw.items()}
+
+    def _cap(self, user_id: str, promoted: Counter[str]) -> None:
+        day, mine = self._capped.pop(user_id, (0, Counter()))
+        self._capped[user_id] = (self._day(), promoted + (mine if day == self._day() else Counter()))
+        if len(self._capped) > USERS_CAPPED:
+            self._capped.popitem(last=False)
+
+    def _day(self) -> int:
+        return int(self.wall() // DAY)
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode() if isinstance(raw, bytes) else raw
+
+
+async def keep_counting(
+    watch: ExposureWatch,
+    current: Callable[[], Shelf | None],
+    client: aioredis.Redis,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> None:
+    """Flush and judge for as long as the worker lives, whatever fails. ``current`` is asked anew each time."""
+    for flush in itertools.count():
+        await sleep(FLUSH_SECONDS)
+        shelf = current()
+        if shelf is None:
+            continue
+        try:
+            await watch.flush(client, shelf)
+            if flush % FLUSHES_A_JUDGEMENT == 0:
+                await watch.judge(client, shelf)
+        except DependencyError as error:
+            log.info("exposure not counted", extra={"cause": error.cause})
+        except Exception:
+            metrics.bug_found("exposure_watch")
+            log.exception("bug in the exposure watch")

@@ -1,0 +1,40 @@
+"""What the rules of re-ranking may know about a request, frozen before the first of them runs."""
+
+from __future__ import annotations
+
+import time
+import zlib
+
+from app.pipeline import Pipeline
+from domain.arrays import NO_ROWS, Rows
+from domain.request import Request
+from domain.slate import Audience, SlateContext
+
+EXPLORED = 10  # candidates a request that are there to be tried out
+
+
+def slate_context(pipeline: Pipeline, request: Request) -> SlateContext:
+    now, items = time.time(), pipeline.items
+    return SlateContext(
+        now,
+        items.genres,
+        pipeline.campaigns,
+        moment=request.now,
+        seed=_seed(request, now),
+        vectors=pipeline.vectors,
+        removed=items.removed,
+        facets=items.facets,
+        audience=Audience(request.context.max_age_rating, request.context.region),
+        quota=None if pipeline.shelf is None else pipeline.shelf.quota,
+        spent=pipeline.spent(request.user_id),
+    )
+
+
+def explored(pipeline: Pipeline, request: Request) -> Rows:
+    """Some items that nobody was shown lately, for minimum exposure to choose from."""
+    return pipeline.shelf.quota.drawn(EXPLORED, _seed(request, time.time())) if pipeline.shelf else NO_ROWS
+
+
+def _seed(request: Request, now: float) -> int:
+    """Another for every user and hour: a share that is no whole number of places holds on average."""
+    return zlib.crc32(f"{request.user_id}:{now // 3600:.0f}".encode(errors="replace"))

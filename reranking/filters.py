@@ -1,0 +1,61 @@
+"""What may not be shown at all: removed items, items above the viewer's age, items not licensed where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from domain.arrays import NO_ROWS, Mask, Rows
+from domain.slate import Audience, Slate, SlateContext
+
+
+def barred(context: SlateContext) -> Rows:
+    """All items that the audience may not see, for slates that no rule goes over; none where there is no limit."""
+    if context.facets is None or context.audience == Audience():
+        return NO_ROWS
+    every = np.arange(len(context.genres), dtype=np.int32)
+    return every[~BusinessFilters().allowed(context, every)]
+
+
+@dataclass(frozen=True, slots=True)
+class BusinessFilters:
+    """Drops candidates, pinned ones too; the reserve moves up. Never relaxed, and never left out for want of time.
+
+    With an age limit, an item without an age rating is dropped unless ``admit_unrated``; a dataset that rates nothing
+    is not filtered by age. A region that the dataset does not know has what may be shown everywhere.
+    """
+
+    admit_unrated: bool = False
+    name: str = "filters"
+
+    def apply(self, slate: Slate) -> Slate:
+        rows = slate.candidates.item_row
+        allowed = self.allowed(slate.context, rows)
+        return slate if allowed.all() else slate.kept(allowed)
+
+    def allowed(self, context: SlateContext, rows: Rows) -> Mask:
+        """``(n,)``: which of the ``rows`` may be shown to this audience."""
+        return self._not_removed(context, rows) & self._of_age(context, rows) & self._licensed(context, rows)
+
+    @staticmethod
+    def _not_removed(context: SlateContext, rows: Rows) -> Mask:
+        return np.ones(len(rows), np.bool_) if context.removed is None else ~context.removed[rows]
+
+    def _of_age(self, context: SlateContext, rows: Rows) -> Mask:
+        limit, facets = context.audience.max_age_rating, context.facets
+        if limit is None or facets is None or not facets.rated:
+            return np.ones(len(rows), np.bool_)
+        rating = facets.age_rating[rows]
+        return (rating <= limit) | (np.isnan(rating) & self.admit_unrated)
+
+    @staticmethod
+    def _licensed(context: SlateContext, rows: Rows) -> Mask:
+        region, facets = context.audience.region, context.facets
+        if region is None or facets is None:
+            return np.ones(len(rows), np.bool_)
+        licensed = facets.regions[rows]
+        everywhere = np.logical_not(licensed.any(axis=1))
+        if region not in facets.region_names:
+            return everywhere
+        return everywhere | licensed[:, facets.region_names.index(region)]

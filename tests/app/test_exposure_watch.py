@@ -1,0 +1,153 @@
+"""The serving side of the exposure ledger: bounded, off the request path, added up over workers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import redis.asyncio as aioredis
+
+from app import metrics
+from app.exposure_watch import ExposureWatch, Shelf, keep_counting
+from domain.answer import Answer, Item
+from domain.degradation import DegradationLevel
+from domain.errors import DependencyError
+from domain.slate import Campaign
+from features.online import connect
+from monitoring.exposure import FEW_PLACES, read_counts, report
+from release.bundle import Bundle
+from reranking.ledger import CAMPAIGNS_KEY, DAY
+
+FAR_FUTURE = 4_000_000_000.0
+
+
+class Wall:
+    """A day that no other test counts into."""
+
+    days = 30_000
+
+    def __init__(self) -> None:
+        Wall.days += 20
+        self.now = Wall.days * DAY
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def client(redis_url: str):
+    client = connect(redis_url)
+    yield client
+    await client.aclose()
+
+
+def shelf_of(bundle: Bundle, *campaigns: Campaign, promised: float = 0.05) -> Shelf:
+    return Shelf.of(bundle.tables.items, ("genre",), campaigns, promised)
+
+
+def answer(*rows: int, rule: str | None = None) -> Answer:
+    items = tuple(Item(f"item-{row:02d}", "", 0.5, (), rule) for row in rows)
+    return Answer("r", "b", items, DegradationLevel.FULL, (), {}, {}, 0)
+
+
+async def test_slates_of_all_workers_add_up_by_item_and_in_all(client: aioredis.Redis, tiny_bundle: Bundle) -> None:
+    wall, shelf = Wall(), shelf_of(tiny_bundle)
+    for worker in (ExposureWatch(wall), ExposureWatch(wall)):
+        worker.saw("u", answer(1, 2, 3), shelf)
+        worker.saw(None, answer(1, 4), shelf)
+        await worker.flush(client, shelf)
+    counted = await read_counts(client, tiny_bundle.tables.items.ids, int(wall() // DAY))
+    assert counted.shown[[1, 2, 3, 4, 5]].tolist() == [4, 2, 2, 2, 0]
+    assert (counted.totals.slates, counted.totals.places) == (4, 10)
+
+
+async def test_only_the_last_seven_days_count(client: aioredis.Redis, tiny_bundle: Bundle) -> None:
+    wall, shelf = Wall(), shelf_of(tiny_bundle)
+    watch = ExposureWatch(wall)
+    for row in (1, 2):
+        watch.saw("u", answer(row), shelf)
+        await watch.flush(client, shelf)
+        wall.now += 6 * DAY
+    counted = await read_counts(client, tiny_bundle.tables.items.ids, int(wall() // DAY) - 5)
+    assert counted.shown[[1, 2]].tolist() == [0, 1]
+
+
+async def test_a_full_queue_drops_and_counts_what_it_drops(client: aioredis.Redis, tiny_bundle: Bundle) -> None:
+    wall, shelf = Wall(), shelf_of(tiny_bundle)
+    watch = ExposureWatch(wall, size=2)
+    for row in range(5):
+        watch.saw("u", answer(row), shelf)
+    assert watch.dropped == 3
+    await watch.flush(client, shelf)
+    counted = await read_counts(client, tiny_bundle.tables.items.ids, int(wall() // DAY))
+    assert (counted.totals.slates, counted.totals.lost) == (2, 3)
+    assert watch.dropped == 0
+
+
+async def test_what_redis_does_not_take_is_told_as_lost_later(
+    client: aioredis.Redis, tiny_bundle: Bundle, free_port
+) -> None:
+    wall, shelf = Wall(), shelf_of(tiny_bundle)
+    watch = ExposureWatch(wall)
+    watch.saw("u", answer(1), shelf)
+    nobody = connect(f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(DependencyError):
+        await watch.flush(nobody, shelf)
+    await nobody.aclose()
+    await watch.flush(client, shelf)
+    counted = await read_counts(client, tiny_bundle.tables.items.ids, int(wall() // DAY))
+    assert (counted.totals.slates, counted.totals.lost) == (0, 1)
+
+
+async def test_a_campaigns_budget_and_cap_are_counted(client: aioredis.Redis, tiny_bundle: Bundle) -> None:
+    wall = Wall()
+    campaign = Campaign(f"c{wall.now}", np.array([1, 2], np.int32), (0,), 0.0, FAR_FUTURE, daily_cap=1, budget=5)
+    shelf, watch = shelf_of(tiny_bundle, campaign), ExposureWatch(wall)
+    watch.saw("u", answer(1, rule="promotion"), shelf)
+    assert watch.spent("u", shelf.campaigns)[campaign.name].on_user_today == 1
+    assert watch.spent("v", shelf.campaigns)[campaign.name].on_user_today == 0
+    await watch.flush(client, shelf)
+    await watch.judge(client, shelf)
+    assert watch.spent("v", shelf.campaigns)[campaign.name].in_all == 1
+    wall.now += DAY
+    assert watch.spent("u", shelf.campaigns)[campaign.name].on_user_today == 0
+    await client.hdel(CAMPAIGNS_KEY, campaign.name)
+
+
+async def test_a_share_that_is_not_delivered_is_asked_for_more(client: aioredis.Redis, tiny_bundle: Bundle) -> None:
+    wall, shelf = Wall(), shelf_of(tiny_bundle, promised=0.1)
+    watch = ExposureWatch(wall)
+    favourites = np.flatnonzero(shelf.groups.code == 0)[:5].tolist()
+    shares = []
+    for _ in range(3):
+        for _ in range(FEW_PLACES // len(favourites) + 1):
+            watch.saw("u", answer(*favourites), shelf)
+        await watch.flush(client, shelf)
+        await watch.judge(client, shelf)
+        shares.append(shelf.quota.share)
+    assert shares[0] == 0.1
+    assert shares[2] > shares[1] > 0.1
+    counted = await read_counts(client, tiny_bundle.tables.items.ids, int(wall() // DAY))
+    told = report(counted, shelf.groups, tiny_bundle.tables.items.eligible)
+    assert told.promised_ratio == pytest.approx(0.1)
+    assert not told.kept
+
+
+async def test_the_loop_outlives_a_redis_that_is_away_and_a_bundle_without_a_shelf(
+    tiny_bundle: Bundle, free_port
+) -> None:
+    nobody, shelf = connect(f"redis://127.0.0.1:{free_port()}/0"), shelf_of(tiny_bundle)
+    watch, slept = ExposureWatch(Wall()), 0
+    bugs = metrics.BUGS.labels("exposure_watch")._value.get()
+
+    async def sleep(_: float) -> None:
+        nonlocal slept
+        slept += 1
+        watch.saw("u", answer(1), shelf)
+        if slept == 4:
+            raise EOFError
+
+    with pytest.raises(EOFError):
+        await keep_counting(watch, lambda: shelf if slept % 2 else None, nobody, sleep)
+    await nobody.aclose()
+    assert slept == 4
+    assert metrics.BUGS.labels("exposure_watch")._value.get() == bugs
