@@ -17,6 +17,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
 COPY app app
 COPY domain domain
+COPY evaluation evaluation
 COPY events events
 COPY fallbacks fallbacks
 COPY features features

@@ -6,12 +6,13 @@ SHELL := /bin/bash
 export STREAMREC_HOME ?= $(CURDIR)/.streamrec
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 DATA ?= data/movielens-small
+SEEDS ?= 0,1,2
 VENV := $(STREAMREC_HOME)/venv
 TRITON_VENV := $(STREAMREC_HOME)/venv-triton
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help setup serve test engines check lint types imports fmt train bench million load chaos lock proto clean
+.PHONY: help setup serve test engines check lint types imports fmt train evaluate bench million load chaos lock proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -23,6 +24,9 @@ serve: $(VENV)/.installed $(TRITON_VENV)/.installed ## Train a bundle if there i
 
 train: $(VENV)/.installed ## Train a bundle on DATA (default: data/movielens-small)
 	$(BIN)/streamrec train --data $(DATA)
+
+evaluate: $(VENV)/.installed ## Measure models and baselines on DATA's test part (SEEDS=0,1,2); a report lands under HOME
+	$(BIN)/streamrec evaluate --data $(DATA) --seeds $(SEEDS)
 
 test: setup ## Run every test, against real Redis, Triton, HTTP and gRPC
 	$(BIN)/python -m pytest

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import sys
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     synthetic.add_argument("--like", type=Path, metavar="BUNDLE", help="this bundle with the reference graph instead")
     synthetic.add_argument("--out", type=Path, required=True, help="new folder for the bundle")
     synthetic.add_argument("--seed", type=int, default=0)
+    _add_evaluate(add("evaluate", evaluate, "Measure models and baselines on what users did last; write a report"))
     add("serve", serve, "Start Redis, Triton and the workers, and keep them running")
     _add_recommend(add("recommend", recommend, "Ask the running service for a slate"))
     bundle = add("bundle", show_bundle, "Show what a bundle is and where it came from")
@@ -113,6 +115,20 @@ def _add_publish(publishing: argparse.ArgumentParser) -> None:
         "--refresh-items", action="store_true", help="renew the bundle's items from a dataset folder, without training"
     )
     publishing.add_argument("--data", type=Path, help="that dataset folder (default: STREAMREC_DATA)")
+    publishing.add_argument("--accept-because", metavar="REASON", help="publish although its gates refuse; is recorded")
+
+
+def _add_evaluate(evaluating: argparse.ArgumentParser) -> None:
+    evaluating.add_argument("--data", type=Path, help="dataset folder (default: STREAMREC_DATA)")
+    evaluating.add_argument("--bundle", type=Path, help="say what holds of this bundle, and write beside it")
+    evaluating.add_argument("--seeds", type=_seeds, default=(), metavar="0,1,2")
+    evaluating.add_argument("--part", choices=["test", "validation"], default="test", help="validation: a rehearsal")
+    evaluating.add_argument("--out", type=Path, help="folder of the report")
+    evaluating.add_argument("--json", action="store_true", help="print the document instead of tables")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def _add_recommend(asking: argparse.ArgumentParser) -> None:
@@ -142,7 +158,24 @@ def train(asked: argparse.Namespace, settings: Settings) -> int:
 
     with open_engine(asked.engine) as engine:
         bundle = train_bundle(asked.data or settings.data, out, seed=asked.seed, echo=_echo, engine=engine)
-    print(f"trained {bundle.version} into {bundle.path}\npublish it with: streamrec publish {bundle.path}")
+    from app.evaluating import gate_and_track, told
+
+    verdicts = gate_and_track(bundle, settings, _echo)
+    print(f"trained {bundle.version} into {bundle.path}\n{told(verdicts, bundle.path)}")
+    return 0
+
+
+def evaluate(asked: argparse.Namespace, settings: Settings) -> int:
+    from app.evaluating import Asked, evaluate_and_report
+    from evaluation import report
+
+    options = Asked(asked.data or settings.data, asked.bundle, asked.seeds, asked.part, asked.out)
+    found = evaluate_and_report(options, settings, _progress if asked.json else _echo)
+    if asked.json:
+        print(json.dumps(report.document(found.evaluation, found.targets, found.notes), indent=1))
+        return 0
+    print(*found.notes, report.quality_table(found.evaluation), report.targets_table(found.targets), sep="\n\n")
+    print(f"\nreport: {found.report}")
     return 0
 
 
@@ -155,7 +188,7 @@ def publish(asked: argparse.Namespace, settings: Settings) -> int:
         raise PublishError("name the bundle's folder, or --refresh-items to renew the one that is served")
     else:
         folder = asked.folder
-    publish_folder(folder, settings, _echo)
+    publish_folder(folder, settings, _echo, asked.accept_because)
     return 0
 
 
@@ -397,6 +430,8 @@ def _slate(answer: Mapping[str, Any]) -> str:
 
 
 def _bundle_text(bundle: Bundle) -> str:
+    from evaluation.tracking import read_tracking
+
     manifest, tables, published = bundle.manifest, bundle.tables, bundle.publication
     dataset, lineage = manifest.dataset, manifest.lineage
     size = sum(int(file["bytes"]) for file in manifest.files.values())
@@ -410,6 +445,8 @@ def _bundle_text(bundle: Bundle) -> str:
         "sources": ", ".join(f"{part.name} ({part.depth} deep, {part.quota} sure)" for part in manifest.sources),
         "contract": manifest.contract_hash,
     }
+    tracked = read_tracking(bundle.path)
+    facts |= {"recorded": f"{tracked.model} {tracked.version}, run {tracked.run_id}"} if tracked else {}
     facts |= {f"metric {name}": _figure(value) for name, value in _leaves(lineage.metrics)}
     return table(["what", "value"], facts.items())
 
@@ -460,6 +497,10 @@ def _ids(text: str) -> list[str]:
 
 def _echo(line: str) -> None:
     print(line, flush=True)
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import numpy as np
 import redis.asyncio as aioredis
 import redis.exceptions
 
@@ -26,9 +25,8 @@ from domain.answer import Answer
 from domain.catalogue import Items
 from domain.errors import DependencyError
 from domain.slate import Campaign, ExposureQuota, Spent
-from features.contract import CONTRACT
 from features.online import mapped
-from reranking.groups import Groups, grouped
+from reranking.groups import Groups, first_quota, grouped, new_items
 from reranking.ledger import CAMPAIGNS_KEY, DAY, KEPT_SECONDS, Totals, items_key, totals_key
 
 if TYPE_CHECKING:
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 QUEUED = 4096
 AT_ONCE = 256  # slates summed up without letting anything else run: about a millisecond
 USERS_CAPPED = 100_000
-NEW_BELOW_EVENTS = 3
 FLUSH_SECONDS = 2.0
 FLUSHES_A_JUDGEMENT = 30
 
@@ -55,15 +52,11 @@ class Shelf:
     quota: ExposureQuota = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Before anything is known of what was shown, new items alone are owed."""
-        owed = np.zeros(len(self.groups.names), np.float32)
-        owed[-1] = 1.0
-        self.quota = ExposureQuota(self.promised, self.groups.code, owed)
+        self.quota = first_quota(self.groups, self.promised)
 
     @classmethod
     def of(cls, items: Items, columns: tuple[str, ...], campaigns: tuple[Campaign, ...], promised: float) -> Shelf:
-        events = items.features[:, CONTRACT.item.slices["item_events_total_count"].start]
-        return cls(items, grouped(items, columns, np.asarray(events < NEW_BELOW_EVENTS)), campaigns, promised)
+        return cls(items, grouped(items, columns, new_items(items)), campaigns, promised)
 
     @property
     def owing(self) -> bool:

@@ -46,9 +46,11 @@ def target_of(settings: Settings) -> PublishTarget:
     )
 
 
-def publish_folder(folder: Path, settings: Settings, echo: Echo = print) -> Publication:
+def publish_folder(
+    folder: Path, settings: Settings, echo: Echo = print, accepted_because: str | None = None
+) -> Publication:
     """Publish the bundle in ``folder``; raises ``StreamRecError``, and then nothing that is served has changed."""
-    return publish(folder, target_of(settings), lambda bundle: _write(bundle, settings, echo), echo)
+    return publish(folder, target_of(settings), lambda bundle: _write(bundle, settings, echo), echo, accepted_because)
 
 
 def refreshed(folder: Path, data: Path, settings: Settings, echo: Echo = print) -> Path:

@@ -188,6 +188,9 @@ class Settings:
     ] = "python"
     triton_instances: Annotated[int, Setting(_whole(1, 256), "Requests that Triton ranks at once, a thread each")] = 1
     require_triton: Annotated[bool, Setting(_flag, "1: refuse to start where Triton cannot run")] = False
+    mlflow_uri: Annotated[
+        str | None, Setting(_text, "MLflow's tracking and registry URI for `train`; unset: SQLite under HOME/mlflow")
+    ] = None
 
     event_log: Annotated[EventLogForm, Setting(_word("redis", "kafka"), "Where events lie until they are consumed")] = (
         "redis"

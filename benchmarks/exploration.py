@@ -24,7 +24,7 @@ from domain.slate import ExposureQuota, Slate, SlateContext
 from monitoring.exposure import equity, gini, quota_of
 from reranking.exposure import MinimumExposure
 from reranking.groups import Groups
-from training.evaluate import Quality, quality
+from training.quality import Quality, quality
 
 EXPLORED, VISITS_A_QUOTA = 10, 100
 
@@ -76,7 +76,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for share in (0.0, SHARE, 2 * SHARE):
         shown, judged = week(requests, groups, share, options.visits)
-        quality_told = f"{judged.hit_at_10:.3f} | {judged.ndcg_at_10:.4f} | {judged.ndcg_at_20:.4f}"
+        means = judged.means()
+        quality_told = f"{means['hit_at_10']:.3f} | {means['ndcg_at_10']:.4f} | {means['ndcg_at_20']:.4f}"
         spread = f"{(shown > 0).mean():.3f} | {gini(shown):.3f} | {equity(shown, groups, every).min():.2f}"
         print(f"| {share:.2f} | {quality_told} | {spread} |")
 

@@ -24,7 +24,7 @@ from domain.arrays import Rows
 from domain.slate import Campaign, ExposureQuota, Slate, SlateContext
 from domain.stages import Rule
 from reranking.configured import DEFAULT, configured
-from training.evaluate import quality
+from training.quality import quality
 
 LIMIT, SHARE, NEW_BELOW, HALF = 20, 0.05, 3, 0.5
 CAMPAIGN_ITEMS, CAMPAIGN_SLOT = 50, 2
@@ -71,9 +71,9 @@ def measure(requests: RankedRequests, rules: tuple[Rule, ...], context: SlateCon
     counts = np.bincount(np.concatenate(shown), minlength=len(requests.events)).astype(np.float64)
     group, owed = quota.group, np.append(quota.owed, 0.0)
     return Cost(
-        judged.hit_at_10,
-        judged.ndcg_at_10,
-        judged.ndcg_at_20,
+        float(judged.hit_at_10.mean()),
+        float(judged.ndcg_at_10.mean()),
+        float(judged.ndcg_at_20.mean()),
         float((counts > 0).mean()),
         float(equity(counts, group).min()),
         float(counts[owed[group] > 0].sum() / counts.sum()),

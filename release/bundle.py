@@ -141,6 +141,7 @@ class Publication:
 
     number: int
     published_at: float  # UTC seconds
+    accepted_because: str | None = None  # the reason given for publishing what the gates refused
 
 
 @dataclass(frozen=True, slots=True, eq=False)

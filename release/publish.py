@@ -22,6 +22,7 @@ from pathlib import Path
 import redis
 
 from domain.errors import DependencyError, PublishError, StreamRecError, Unreachable
+from release import gates
 from release.bundle import PUBLICATION, Bundle, Publication, read_publication
 from release.triton_control import TritonControl
 from release.triton_repository import TritonRepository, link_or_copy, numbered
@@ -63,22 +64,46 @@ class PublishTarget:
         return self.home / "workers"
 
 
-def publish(folder: Path, target: PublishTarget, write_features: WriteFeatures, echo: Echo = print) -> Publication:
+def publish(
+    folder: Path,
+    target: PublishTarget,
+    write_features: WriteFeatures,
+    echo: Echo = print,
+    accepted_because: str | None = None,
+) -> Publication:
     """Publish the bundle in ``folder``, which moves into HOME/bundles; a published one is copied, which is a roll-back.
 
-    Raises ``BundleError``, ``PublishError`` or ``Unreachable``; then what is served is what was served.
+    A bundle that its gates refuse is published only with a reason, ``accepted_because``. A roll-back was judged when it
+    was published first. Raises ``BundleError``, ``PublishError`` or ``Unreachable``; then what is served is what was
+    served.
     """
     with publishing(target.home):
         bundle = Bundle.load(folder)
+        accepted_because = _pass_gates(bundle, target, echo, accepted_because)
         previous = current_number(target)
         number = 1 + max([0, *numbered(target.bundles), *target.repository.versions()])
         with _version_in_triton(bundle, number, target, echo):
             features_written(bundle, target.redis_url, write_features)
-            published = _place(bundle, Publication(number, target.clock()), target)
+            published = _place(bundle, Publication(number, target.clock(), accepted_because), target)
             _switch(target, number)
+        if bundle.publication is None:
+            gates.remember(bundle.manifest, target.home)
         echo(f"published {bundle.version} as {number}")
         _retire(target, number, previous, echo)
     return published
+
+
+def _pass_gates(bundle: Bundle, target: PublishTarget, echo: Echo, accepted_because: str | None) -> str | None:
+    """The reason to record, None where none was needed; raises ``PublishError`` when refused without one."""
+    if bundle.publication is not None:
+        return bundle.publication.accepted_because
+    verdicts = gates.refused(gates.judge(bundle.manifest, gates.read_history(target.home)))
+    told = "; ".join(f"{verdict.gate} is {verdict.found}, wanted {verdict.wanted}" for verdict in verdicts)
+    if verdicts and not accepted_because:
+        raise PublishError(f"{bundle.version} is refused by its gates: {told}")
+    if verdicts:
+        echo(f"WARNING: published although {told}; because: {accepted_because}")
+    return accepted_because if verdicts else None
 
 
 @contextlib.contextmanager

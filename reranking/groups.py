@@ -10,9 +10,12 @@ import numpy as np
 from domain.arrays import Codes, Floats
 from domain.catalogue import Items
 from domain.errors import StartError
+from domain.slate import ExposureQuota
+from features.contract import CONTRACT
 
 COLUMNS = ("creator", "language", "genre", "decade")
 NEW = "new"
+NEW_BELOW_EVENTS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +29,11 @@ class Groups:
     def sizes(self) -> Floats:
         """``(groups,)``: how many items each has."""
         return np.bincount(self.code[self.code >= 0], minlength=len(self.names)).astype(np.float32)
+
+
+def new_items(items: Items) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """``(items,)``: those with hardly an event yet."""
+    return np.asarray(items.features[:, CONTRACT.item.slices["item_events_total_count"].start] < NEW_BELOW_EVENTS)
 
 
 def grouped(items: Items, columns: Sequence[str], new: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Groups:
@@ -44,6 +52,13 @@ def grouped(items: Items, columns: Sequence[str], new: np.ndarray[tuple[int], np
     codes[known & ~new] = at
     codes[new] = len(distinct)
     return Groups(codes, (*(_label(value, parts) for value in distinct.tolist()), NEW))
+
+
+def first_quota(groups: Groups, share: float) -> ExposureQuota:
+    """Before anything is known of what was shown, new items alone are owed."""
+    owed = np.zeros(len(groups.names), np.float32)
+    owed[-1] = 1.0
+    return ExposureQuota(share, groups.code, owed)
 
 
 def _label(value: int, parts: list[tuple[Codes, tuple[str, ...]]]) -> str:

@@ -37,6 +37,7 @@ from release.bundle import (
     Tables,
     write,
 )
+from release.gates import AT_LEAST, AT_MOST
 from release.graph import TABLE
 from release.item_side import ItemSide
 from retrieval.neighbours import Neighbours
@@ -56,6 +57,10 @@ SOURCES = (
     SourceSpec("popularity", 30, 5),
 )
 COLUMNS = candidate_columns([source.name for source in SOURCES])
+NO_GATES = {
+    **{model: dict.fromkeys({**AT_LEAST.get(model, {}), **AT_MOST.get(model, {})}) for model in (*AT_LEAST, *AT_MOST)},
+    "history": {"tolerance_ratio": None},
+}  # its numbers are random
 GENRE_NAMES = ("Action", "Comedy", "Drama", "Thriller", *[""] * (GENRE_SLOTS - 4))
 
 
@@ -126,7 +131,7 @@ def run_model(path: Path, inputs: Mapping[str, NDArray[np.generic]]) -> Floats:
 
 def _manifest(seed: int) -> Manifest:
     dataset = DatasetSpec("tiny", "replay", STARTED + USERS * EVENTS * 3600.0, 4.0, 3.5)
-    lineage = Lineage("0" * 64, "", time.time(), {"seed": seed}, {})
+    lineage = Lineage("0" * 64, "", time.time(), {"seed": seed, "gates": NO_GATES}, {})
     return Manifest(f"tiny-{seed}", dataset, SOURCES, lineage)
 
 

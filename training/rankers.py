@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domain.arrays import Floats
+from domain.arrays import Floats, Mask
 from domain.errors import DatasetError
 from ranking.logistic import LogisticTables
 from release.item_side import ItemSide
@@ -37,6 +37,7 @@ class Rankers:
     offset: float
     logistic: LogisticTables
     metrics: Mapping[str, float]  # on the held-out users at the last cut
+    judged: Mask  # (r,): which of ``rows`` those are
 
     def exported(self, item_features: Floats) -> dcn_v2.Exported:
         """DCN-V2 with the items' side computed from raw ``item_features`` ``(n, I)``."""
@@ -71,9 +72,10 @@ def fit(dataset: Dataset, seed: int, echo: Callable[[str], None]) -> Rankers:
     inputs = dcn_v2.measure_inputs(rows, features)
     model, slope, offset = dcn_v2.fit(rows.only(seen), rows.only(judged), inputs, SHAPE, SCHEDULE, seed)
     tables = logistic.fit(rows.only(seen), features, seed)
-    metrics = _metrics(rows.only(judged & (rows.cut == len(CUTS) - 1)), model, inputs, tables, features)
+    last = judged & (rows.cut == len(CUTS) - 1)
+    metrics = _metrics(rows.only(last), model, inputs, tables, features)
     echo("rankers on held-out users: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
-    return Rankers(neighbours, half_life_days, rows, inputs, model, slope, offset, tables, metrics)
+    return Rankers(neighbours, half_life_days, rows, inputs, model, slope, offset, tables, metrics, last)
 
 
 def _held_out_users(rows: RankRows, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

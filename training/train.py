@@ -29,7 +29,8 @@ from release.bundle import (
     Tables,
     write,
 )
-from training import batch_lists, collaborative, dcn_v2, rankers, sources, two_tower
+from release.gates import Gates
+from training import batch_lists, collaborative, dcn_v2, held_out, rankers, sources, two_tower
 from training.dataset import Dataset, read
 from training.rank_rows import RankRows, collect
 from training.reference import reference_tables
@@ -50,7 +51,7 @@ def train(
     """
     started = time.time()
     single_threaded()
-    dataset = read(data)
+    dataset, gates = read(data), Gates.read(data)
     echo(f"{dataset.settings.name}: {len(dataset.user_ids):,} users, {len(dataset.item_ids):,} items, "
          f"{len(dataset.item_row):,} events")  # fmt: skip
     trained = rankers.fit(dataset, seed, echo)
@@ -65,6 +66,7 @@ def train(
         score = dcn_v2.scores(model, requests)
         check_parity(trained, served.items.features, requests, score)
         echo("DCN-V2 exported; its answers equal the plain model's")
+        measured = held_out.measure(dataset, data, trained, model, requests)
         users = user_table(dataset, served, engine or Embedded())
         tables = Tables(
             items=served.items,
@@ -79,7 +81,7 @@ def train(
             reference=reference_tables(dataset, users, served.facts),
             item_side=rankers.item_side(trained.inputs, exported),
         )
-        bundle = write(out, _manifest(dataset, trained, seed), tables, index, model)
+        bundle = write(out, _manifest(dataset, trained, seed, gates, measured), tables, index, model)
     echo(f"bundle {bundle.version} in {time.time() - started:.0f} s")
     return bundle
 
@@ -127,7 +129,9 @@ def parity_tables(requests: RankRows, score: Floats) -> ParityTables:
     return ParityTables(requests.user[at], requests.codes[at], item_row, encoded, answered)
 
 
-def _manifest(dataset: Dataset, trained: rankers.Rankers, seed: int) -> Manifest:
+def _manifest(
+    dataset: Dataset, trained: rankers.Rankers, seed: int, gates: Gates, measured: held_out.Measured
+) -> Manifest:
     settings = dataset.settings
     return Manifest(
         version=settings.name,
@@ -137,7 +141,7 @@ def _manifest(dataset: Dataset, trained: rankers.Rankers, seed: int) -> Manifest
         sources=sources.SOURCES,
         lineage=Lineage(
             data_sha256=dataset.sha256,
-            commit=_commit(),
+            commit=commit(),
             created_at=time.time(),
             parameters={
                 "seed": seed,
@@ -146,8 +150,9 @@ def _manifest(dataset: Dataset, trained: rankers.Rankers, seed: int) -> Manifest
                 "two_tower": {"vector": two_tower.VECTOR, "epochs": two_tower.EPOCHS},
                 "popularity": {"half_life_days": _finite(trained.half_life_days)},
                 "untrained_features": dataset.untrained,
+                "gates": gates.as_parameters(),
             },
-            metrics=dict(trained.metrics),
+            metrics={**trained.metrics, "gated": measured},
         ),
     )
 
@@ -157,7 +162,7 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit of the code, or ``unknown`` outside of a repository."""
     try:
         command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]

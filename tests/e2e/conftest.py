@@ -45,7 +45,7 @@ def trained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def _fingerprint() -> str:
     sources = [path for folder in ("training", "features", "retrieval") for path in (ROOT / folder).glob("*.py")]
     whole = hashlib.sha256(CONTRACT.hash.encode())
-    for path in sorted([*sources, *DATA.glob("*.parquet"), DATA / "dataset.toml"]):
+    for path in sorted([*sources, *DATA.glob("*.parquet"), DATA / "dataset.toml", DATA / "gates.toml"]):
         whole.update(path.read_bytes())
     return whole.hexdigest()[:16]
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ import redis
 
 from domain.errors import BundleError, PublishError, Unreachable
 from release.bundle import Bundle, read_publication, write
+from release.gates import read_history
 from release.publish import (
     FEATURES_KEY,
     PublishTarget,
@@ -331,3 +333,37 @@ def test_the_model_has_no_queue_policy_because_it_stalls_requests(tmp_path: Path
     settings = [line for line in config.splitlines() if not line.startswith("#")]
     assert "dynamic_batching { }" in settings
     assert not any("queue_policy" in line for line in settings)
+
+
+def refused_bundle(folder: Path, make_bundle: Made) -> Bundle:
+    """One whose dataset asks for quality that nobody measured."""
+    whole = make_bundle(5)
+    lineage = replace(whole.manifest.lineage, parameters={"gates": {}})
+    manifest = replace(whole.manifest, lineage=lineage, files={})
+    return write(folder / "refused", manifest, whole.tables, whole.index_path, whole.model_path)
+
+
+def test_a_bundle_that_its_gates_refuse_is_published_only_with_a_reason(
+    target: PublishTarget, make_bundle: Made, tmp_path: Path, said: list[str]
+) -> None:
+    bundle = refused_bundle(tmp_path, make_bundle)
+    before = publish(make_bundle(1).path, target, Features(), print)
+    with pytest.raises(PublishError, match=r"retrieval\.recall_at_500 is not measured"):
+        publish(bundle.path, target, Features(), print)
+    assert current_number(target) == before.number
+    publish(bundle.path, target, Features(), said.append, "the old one offends the law")
+    published = read_publication(target.current)
+    assert published is not None
+    assert published.accepted_because == "the old one offends the law"
+    assert any("published although" in line for line in said)
+
+
+def test_each_first_publication_enters_the_history_and_a_roll_back_does_not(
+    target: PublishTarget, make_bundle: Made
+) -> None:
+    before = len(read_history(target.home))
+    first = publish(make_bundle(1).path, target, Features(), print)
+    publish(make_bundle(2).path, target, Features(), print, "not needed, so not recorded")
+    publish(target.bundles / str(first.number), target, Features(), print)
+    assert len(read_history(target.home)) == before + 2
+    assert Bundle.load(target.current).publication == replace(first, number=first.number + 2, published_at=ANY)

@@ -15,7 +15,7 @@ from features.contract import CONTRACT
 from features.definitions import numeric_features
 from release.bundle import Bundle
 from tests.training.conftest import MakeFolder
-from training import content, dcn_v2, evaluate, sources
+from training import content, dcn_v2, sources
 from training.dataset import read
 from training.rank_rows import collect
 from training.split import final_cut, validation_cut
@@ -114,18 +114,3 @@ def test_stored_features_of_training_come_out_of_the_point_in_time_join(make_ran
     expected = [numeric_features(h, m, fitted.facts) for h, m in zip(histories, moments.tolist(), strict=True)]
     np.testing.assert_array_equal(rows.numeric, np.stack(expected))
     assert len(np.unique(stored, axis=0)) == len(users)
-
-
-def test_quality_is_perfect_for_the_perfect_order_and_zero_for_the_empty_one() -> None:
-    liked = [np.array([3, 5], np.int32), np.array([1], np.int32)]
-    perfect = evaluate.quality([np.array([5, 3, 9]), np.array([1, 0])], liked)
-    assert perfect == evaluate.Quality(1.0, 1.0, 1.0, 1.0)
-    assert evaluate.quality([np.array([], np.int32)] * 2, liked) == evaluate.Quality(0.0, 0.0, 0.0, 0.0)
-
-
-def test_evaluation_compares_the_served_order_with_single_models(make_random_folder: MakeFolder) -> None:
-    result = evaluate.evaluate(make_random_folder(), echo=quiet)
-    assert {"popularity", "served: DCN-V2", "served: logistic", "merged, unranked"} <= set(result.models)
-    assert any(name.startswith("EASE on positives") for name in result.models)
-    assert result.models["merged, unranked"].recall_at_500 == 1.0  # fewer unseen items than candidates
-    assert "served: DCN-V2" in str(result)
