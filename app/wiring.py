@@ -67,9 +67,10 @@ from retrieval.collaborative import Collaborative
 from retrieval.content import Content
 from retrieval.executor import BoundedExecutor
 from retrieval.popularity import Popularity
+from retrieval.preference import Preference
 from retrieval.two_tower import TwoTower
 
-SOURCES = ("two_tower", "collaborative", "content", "popularity")
+SOURCES = ("two_tower", "collaborative", "content", "popularity", "preference")
 SEARCH_THREADS = 2
 SEARCHES_WAITING = 32
 POLL_SECONDS = 0.5
@@ -233,11 +234,13 @@ def _source(spec: SourceSpec, bundle: Bundle, process: Process) -> Source:
             index = process.recall.over(faiss.read_index(str(bundle.index_path), faiss.IO_FLAG_MMAP), spec.depth)
             return TwoTower(tables.user_tower, index, dataset.positive_stars, spec.depth, process.executor)
         case "collaborative":
-            return Collaborative(tables.collaborative, dataset.neutral_stars, spec.depth)
+            return Collaborative(tables.collaborative, dataset.positive_stars, spec.depth)
         case "content":
             return Content(tables.content, dataset.positive_stars, spec.depth)
         case "popularity":
             return Popularity(tables.popularity, spec.depth)
+        case "preference":
+            return Preference(tables.preference, tables.items.genres, dataset.positive_stars, spec.depth)
     raise BundleError(f"{bundle.version} names a source {spec.name!r} that this code does not have")
 
 

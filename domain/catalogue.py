@@ -6,7 +6,7 @@ Row ``i`` of every item column is the same item. External ids appear only here a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,6 +91,18 @@ class Facets:
     regions: Mask  # (n, R): where it may be shown; an item without any may be shown everywhere
     region_names: tuple[str, ...]
     published_at: Seconds  # (n,): UTC seconds; NaN unknown
+
+    def ordered(self, rows: Rows) -> Facets:
+        """The facets of the items at ``rows``, in that order; -1 is an item of which nothing is known."""
+        known = rows >= 0
+        return replace(
+            self,
+            creator=np.where(known, self.creator[rows], -1).astype(np.int32),
+            language=np.where(known, self.language[rows], -1).astype(np.int32),
+            age_rating=np.where(known, self.age_rating[rows], np.nan).astype(np.float32),
+            regions=self.regions[rows] & known[:, None],
+            published_at=np.where(known, self.published_at[rows], np.nan),
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,6 +29,7 @@ from training.threads import single_threaded
 RIDGES = (50.0, 100.0, 200.0, 300.0, 500.0, 1000.0, 2000.0, 5000.0)
 NEIGHBOURS = (50, 100, 200)
 SHRINKS = (0.0, 20.0)
+HALF = 0.5  # what ALS hears of an event that is no like
 OTHERS = (("on positives", 0.0), ("on all events", 1.0))
 FACTORS = (16, 32, 64)
 ALPHAS = (1.0, 5.0)
@@ -134,7 +135,7 @@ def _nearest(similar: Floats, k: int) -> sp.csr_matrix:
 
 def factorisations(seed: int) -> dict[str, Score]:
     def of(factors: int, alpha: float, regularisation: float) -> Score:
-        return lambda cut: factor_scores(collaborative.interactions(cut), factors, alpha, regularisation, seed)
+        return lambda cut: factor_scores(collaborative.interactions(cut, HALF), factors, alpha, regularisation, seed)
 
     return {
         f"{factors} factors, alpha {alpha:g}, regularisation {regularisation:g}": of(factors, alpha, regularisation)

@@ -36,7 +36,8 @@ from release import columns
 from release.item_side import ItemSide
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import PopularityTables
-from retrieval.two_tower import UserTower
+from retrieval.preference import PreferenceTables
+from retrieval.two_tower import IndexTables, UserTower
 
 MANIFEST = "manifest.json"
 PUBLICATION = "publication.json"
@@ -125,9 +126,11 @@ class Tables:
     items: Items
     users: Users
     user_tower: UserTower
+    index: IndexTables
     collaborative: Neighbours
     content: Neighbours
     popularity: PopularityTables
+    preference: PreferenceTables
     logistic: LogisticTables
     batch_lists: BatchListTables
     parity: ParityTables
@@ -177,6 +180,8 @@ class Bundle:
         tables = columns.load(Tables, path, frozenset(manifest.files))
         _check_shapes(tables, path.name)
         _check_index(path, tables)
+        if not np.array_equal(tables.index.tower_digest, tables.user_tower.digest()):
+            raise BundleError(f"{path.name}: its index was made with another user tower; train both together")
         return cls(path, manifest, tables, read_publication(path))
 
     @property

@@ -26,6 +26,8 @@ from release.bundle import Bundle, ParityTables, Tables, write
 from release.graph import put_table, read_table, run
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import PopularityTables
+from retrieval.preference import PreferenceTables
+from retrieval.two_tower import IndexTables
 
 NEW_PLACE = 5
 """In a precomputed list every so many places hold a new item, while there are any that the user's likes speak for."""
@@ -39,6 +41,7 @@ class Catalogue:
     items: Items
     content: Neighbours
     popularity: PopularityTables
+    preference: PreferenceTables
     data_sha256: str
     as_of: float  # UTC seconds of the last event that was counted
 
@@ -94,13 +97,16 @@ def renew(bundle: Bundle, catalogue: Catalogue, folder: Path) -> Bundle:
         _renew_index(bundle, catalogue, move, index)
         _renew_model(bundle, catalogue, move, model)
         users = replace(old.users, item_row=move.to[old.users.item_row])
+        tower = replace(old.user_tower, embedding=move.grown(old.user_tower.embedding, catalogue.content))
         tables = Tables(
             items=catalogue.items,
             users=users,
-            user_tower=replace(old.user_tower, embedding=move.grown(old.user_tower.embedding, catalogue.content)),
+            user_tower=tower,
+            index=IndexTables(tower.digest()),
             collaborative=move.neighbours(old.collaborative),
             content=catalogue.content,
             popularity=catalogue.popularity,
+            preference=catalogue.preference,
             logistic=old.logistic,
             batch_lists=_lists(bundle, users, catalogue, move),
             parity=_parity(old.parity, move, model),

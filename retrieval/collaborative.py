@@ -17,19 +17,21 @@ from retrieval.neighbours import Neighbours, best
 
 MAX_HISTORY = 300
 """The latest events that speak; with recency the earlier ones are no longer heard."""
-OTHERS_WEIGHT = 0.5
-"""An event that is not to the user's liking still tells what they come across; it counts half."""
+STARS_ABOVE_POSITIVE = (-1.0, -0.5, 0.0, 1.0)
+HEARD = (0.1, 0.3, 0.9, 1.2)
+"""How loud an event is, by how far its rating lies above the least positive one: what a user did not care for says
+little of what they will like, though it does tell what they come across."""
+FORGETTING = 0.4
 
 
-def history_weights(history: History, neutral_stars: float) -> Floats:
-    """``(h,)``: how much each event says, the history being oldest first.
+def history_weights(history: History, positive_stars: float) -> Floats:
+    """``(h,)``: how much each event says, the history being oldest first; one without a rating is positive.
 
-    An event without a rating, or rated above neutral, counts one, any other ``OTHERS_WEIGHT``; the ``b``-th event
-    before the latest is heard ``1 / sqrt(1 + b)`` as loud.
+    The ``b``-th event before the latest is heard ``(1 + b) ** -FORGETTING`` as loud.
     """
     before_latest = np.arange(len(history) - 1, -1, -1, dtype=np.float32)
-    liked = np.isnan(history.rating) | (history.rating > neutral_stars)
-    return (np.where(liked, 1.0, OTHERS_WEIGHT) / np.sqrt(1.0 + before_latest)).astype(np.float32)
+    above = np.nan_to_num(history.rating - positive_stars, nan=0.0)
+    return (np.interp(above, STARS_ABOVE_POSITIVE, HEARD) * (1.0 + before_latest) ** -FORGETTING).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Collaborative:
     """The ``depth`` items that the user's latest events speak for most."""
 
     neighbours: Neighbours
-    neutral_stars: float
+    positive_stars: float
     depth: int
     name: str = "collaborative"
 
@@ -46,6 +48,6 @@ class Collaborative:
         history = (await asyncio.shield(user)).history.latest(MAX_HISTORY)
         if not len(history):
             return Candidates.none()
-        scores = self.neighbours.speak(history.item_row, history_weights(history, self.neutral_stars))
+        scores = self.neighbours.speak(history.item_row, history_weights(history, self.positive_stars))
         scores[history.item_row] = 0.0
         return best(scores, self.depth)

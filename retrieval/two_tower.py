@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +46,13 @@ class UserTower:
     out_weight: Floats  # (d, h)
     out_bias: Floats  # (d,)
 
+    def digest(self) -> NDArray[np.uint8]:
+        """``(32,)``: sha256 of all weights, which names the space that item vectors must lie in to be compared."""
+        whole = hashlib.sha256()
+        for part in fields(self):
+            whole.update(np.ascontiguousarray(getattr(self, part.name)).tobytes())
+        return np.frombuffer(whole.digest(), np.uint8)
+
     def vector(self, liked: History, numeric: Floats) -> Floats:
         """``(d,)``, unit length, for the latest likes and the raw numeric features ``(U,)``."""
         pooled = history_shares(len(liked)) @ self.embedding[liked.item_row]
@@ -52,6 +60,13 @@ class UserTower:
         hidden = np.maximum(self.hidden_weight @ np.concatenate([pooled, standard]) + self.hidden_bias, 0.0)
         out = self.out_weight @ hidden + self.out_bias
         return (out / max(float(np.linalg.norm(out)), 1e-12)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IndexTables:
+    """What is known of the item index beside the vectors in it."""
+
+    tower_digest: NDArray[np.uint8]  # (32,): ``UserTower.digest`` of the tower that its vectors were trained with
 
 
 class Index(Protocol):

@@ -42,7 +42,8 @@ from release.graph import TABLE
 from release.item_side import ItemSide
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import PopularityTables
-from retrieval.two_tower import UserTower
+from retrieval.preference import PreferenceTables
+from retrieval.two_tower import IndexTables, UserTower
 
 ITEMS = 50
 USERS = 10
@@ -55,6 +56,7 @@ SOURCES = (
     SourceSpec("collaborative", 30, 5),
     SourceSpec("content", 30, 5),
     SourceSpec("popularity", 30, 5),
+    SourceSpec("preference", 30, 5),
 )
 COLUMNS = candidate_columns([source.name for source in SOURCES])
 NO_GATES = {
@@ -136,13 +138,16 @@ def _manifest(seed: int) -> Manifest:
 
 
 def _tables(random: np.random.Generator, model: Path, events: list[History], items: Items, side: ItemSide) -> Tables:
+    tower = _user_tower(random)
     return Tables(
         items=items,
         users=_users(events, items),
-        user_tower=_user_tower(random),
+        user_tower=tower,
+        index=IndexTables(tower.digest()),
         collaborative=_neighbours(random),
         content=_neighbours(random),
         popularity=_popularity(items),
+        preference=_preference(items),
         logistic=_logistic(random),
         batch_lists=_batch_lists(random),
         parity=_parity(random, model),
@@ -236,6 +241,11 @@ def _popularity(items: Items) -> PopularityTables:
     count = items.features[:, CONTRACT.item.slices["item_events_total_count"].start]
     order: Rows = np.argsort(-count, kind="stable").astype(np.int32)
     return PopularityTables(order, (count[order] + 1.0).astype(np.float32))
+
+
+def _preference(items: Items) -> PreferenceTables:
+    """Every item liked once."""
+    return PreferenceTables.of(np.ones(ITEMS), items.genres, 3.0)
 
 
 def _logistic(random: np.random.Generator) -> LogisticTables:

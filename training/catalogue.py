@@ -13,7 +13,7 @@ from domain.errors import DatasetError
 from features.contract import GENRE_SLOTS
 from release.bundle import Bundle
 from release.refresh import Catalogue
-from training import content, popularity
+from training import content, popularity, preference
 from training.dataset import Dataset, read
 from training.sources import item_table
 from training.split import everything
@@ -37,6 +37,7 @@ def catalogue(data: Path, bundle: Bundle) -> Catalogue:
         replace(items, removed=~known),
         content.fit(united),
         popularity.fit(cut, np.inf if half_life is None else half_life),
+        preference.fit(cut),
         dataset.sha256,
         dataset.ended_at,
     )
@@ -60,6 +61,7 @@ def _united(dataset: Dataset, old: Items) -> Dataset:
         genres=genres[back],
         genre_names=old.genre_names,
         item_row=to[dataset.item_row],
+        facets=dataset.facets and dataset.facets.ordered(np.where(back < len(now), back, -1)),
     )
 
 

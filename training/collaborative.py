@@ -4,8 +4,8 @@ H. Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019. With 
 items) and P = (X'X + lambda I)^-1, item i speaks for item j with B[i, j] = -P[i, j] / P[j, j], and B[i, i] = 0.
 
 A row of X is what the user says with their whole history, all events alike in age: positives count fully, the others
-``OTHERS_WEIGHT``, because having looked at an item tells much of what one looks at next. At serving the same history
-speaks through ``history_weights``, which adds recency.
+the less the worse they were rated, because having looked at an item tells much of what one looks at next. At serving
+the same history speaks through ``history_weights``, which adds recency.
 """
 
 from __future__ import annotations
@@ -16,25 +16,38 @@ import numpy as np
 import scipy.linalg
 
 from domain.arrays import Floats, Rows
-from retrieval.collaborative import OTHERS_WEIGHT
 from retrieval.neighbours import Neighbours
 from training.split import Cut
 
-LAMBDA = 300.0
+LAMBDA = 200.0
+STARS_ABOVE_POSITIVE = (-3.5, -1.5, -1.0, -0.5, 0.0)
+COUNTED = (0.2, 0.3, 0.5, 0.7, 1.0)
+"""How much an event counts in X, by how far its rating lies above the least positive one."""
 TOP_K = 300
 BLOCK_ROWS = 1024  # rows of B held at once
 
 
 def fit(cut: Cut) -> Neighbours:
     """The neighbours learned from the events before the cut."""
-    return strongest_neighbours(interactions(cut), LAMBDA, TOP_K)
+    return strongest_neighbours(graded(cut), LAMBDA, TOP_K)
 
 
-def interactions(cut: Cut, others_weight: float = OTHERS_WEIGHT) -> Floats:
+def graded(cut: Cut) -> Floats:
+    """``(users, items)``: 1 where a user liked an item, less where they met it and liked it less, 0 elsewhere."""
+    above = cut.dataset.rating[cut.known] - cut.dataset.settings.positive_stars
+    return _matrix(cut, np.interp(np.nan_to_num(above, nan=0.0), STARS_ABOVE_POSITIVE, COUNTED))
+
+
+def interactions(cut: Cut, others_weight: float) -> Floats:
     """``(users, items)``: 1 where a user liked an item, ``others_weight`` where they met it otherwise, 0 elsewhere."""
+    stars = cut.dataset.rating[cut.known]
+    positive = np.isnan(stars) | (stars >= cut.dataset.settings.positive_stars)
+    return _matrix(cut, np.where(positive, 1.0, others_weight))
+
+
+def _matrix(cut: Cut, weight: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Floats:
+    """``(users, items)`` of the known events' ``weight``; of an item met twice the greater one."""
     dataset, known = cut.dataset, cut.known
-    stars = dataset.rating[known]
-    weight = np.where(np.isnan(stars) | (stars >= dataset.settings.positive_stars), 1.0, others_weight)
     X = np.zeros((len(dataset.user_ids), len(dataset.item_ids)), np.float32)
     np.maximum.at(X, (dataset.user_row[known], dataset.item_row[known]), weight.astype(np.float32))
     return X

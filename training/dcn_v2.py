@@ -1,8 +1,8 @@
 """DCN-V2: crosses of every input with every other, beside a deep network.
 
 R. Wang et al., "DCN V2: Improved Deep & Cross Network and Practical Lessons for Web-scale Learning to Rank Systems",
-WWW 2021. A full-rank cross is x' = x0 * (W x + b) + x. In the parallel structure the deep network reads x0, in the
-stacked one the last cross.
+WWW 2021. The crosses, full-rank or a mixture of low-rank experts, are in ``training.crosses``. In the parallel
+structure the deep network reads x0, in the stacked one the last cross.
 
 The input x0 is [user | item | candidate columns]. Where a layer reads x0, W x0 is the sum of a user's part, an item's
 part and a part of the candidate columns. So the exported graph holds the item's part for every item, computed once,
@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import onnxruntime
@@ -27,14 +27,18 @@ from torch import nn
 
 from domain.arrays import Floats
 from features.contract import CONTRACT
+from training import linear_start
+from training.crosses import Cross, FullCross, MixtureCross
 from training.rank_rows import RankRows
 
 PLATT_INVERSE_REGULARISATION = 1e3
 FLAT_SLOPE = 1e-3
 REQUESTS_AT_ONCE = 32
+DEEP_START = 0.1  # of the usual start: what the deep network adds to the linear model at first
 WARM_STEPS = 9  # the average begins short, so that the random start is soon forgotten
 Positions = NDArray[np.intp]
 Structure = Literal["parallel", "stacked"]
+Crossing = Literal["full", "mixture"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +46,25 @@ class Shape:
     """The size of the network."""
 
     structure: Structure = "parallel"
+    crossing: Crossing = "full"
+    experts: int = 4  # of a mixture
+    rank: int = 32  # of an expert
     crosses: int = 3  # at least one
     deep: tuple[int, int] = (64, 32)
     code_width: int = 4
     item_width: int = 8  # learned embedding of the item
-    dropout: float = 0.5
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """How it is trained. Negatives are drawn anew every epoch from what retrieval returned."""
 
-    epochs: int = 12
-    patience: int = 4  # epochs without a better NDCG@10 on held-out users
+    epochs: int = 6
+    patience: int = 1  # epochs without a better NDCG@10 on held-out users
     requests: int = 16  # a step
-    negatives: int = 150
-    learning_rate: float = 5e-4
+    negatives: int = 100
+    learning_rate: float = 1e-5
     weight_decay: float = 1e-3
     embedding_decay: float = 1e-2
     averaging: float = 0.99  # of the weights over the steps: few users make noisy steps
@@ -98,15 +105,13 @@ class DcnV2(nn.Module):
         self.user_width = len(inputs.user_mean) + shape.code_width * len(CONTRACT.context)
         self.item_width = inputs.item.shape[2] + shape.item_width
         self.width = width = self.user_width + self.item_width + len(inputs.column_mean)
-        self.crosses = nn.ModuleList([nn.Linear(width, width) for _ in range(shape.crosses)])
+        self.crosses = nn.ModuleList([make_cross(shape, width) for _ in range(shape.crosses)])
         self.deep = nn.ModuleList([nn.Linear(a, b) for a, b in zip((width, *shape.deep), shape.deep, strict=False)])
         self.head = nn.Linear(shape.deep[-1] + (width if shape.structure == "parallel" else 0), 1)
         self.dropout = nn.Dropout(shape.dropout)
         for name in ("user_mean", "user_scale", "column_mean", "column_scale"):
             self.register_buffer(name, torch.from_numpy(getattr(inputs, name)))
         nn.init.normal_(self.item.weight, std=0.01)
-        for cross in self.crosses:
-            nn.init.normal_(torch.as_tensor(cross.weight), std=0.01)
 
     def user_side(self, user: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         """``(B, user_width)``."""
@@ -130,19 +135,28 @@ class DcnV2(nn.Module):
         asker = self.user_side(user, codes)[:, None, :].expand(-1, n, -1)
         x0 = torch.cat([asker, item_features, self.item(item_row), self.column_side(columns)], dim=2)
         x0 = self.dropout(x0)
-        return self.tail(
-            x0, x0 * self.crosses[0](x0) + x0, self.deep[0](x0) if self.shape.structure == "parallel" else None
-        )
+        first = self.ordered_crosses[0]
+        crossed = first.finish(x0, x0, first.read(x0))
+        return self.tail(x0, crossed, self.deep[0](x0) if self.shape.structure == "parallel" else None)
+
+    @property
+    def ordered_crosses(self) -> list[Cross]:
+        """First to last."""
+        return [cast("Cross", cross) for cross in self.crosses]
 
     def tail(self, x0: torch.Tensor, crossed: torch.Tensor, deep: torch.Tensor | None) -> torch.Tensor:
         """Everything after the first cross ``crossed`` and the first dense layer's sum ``deep`` (None when stacked)."""
-        for cross in list(self.crosses)[1:]:
-            crossed = x0 * cross(crossed) + crossed
+        for cross in self.ordered_crosses[1:]:
+            crossed = cross.finish(x0, crossed, cross.read(crossed))
         hidden = torch.relu(self.deep[0](crossed) if deep is None else deep)
         for layer in list(self.deep)[1:]:
             hidden = torch.relu(layer(self.dropout(hidden)))
         last = hidden if deep is None else torch.cat([crossed, hidden], dim=2)
         return self.head(last).squeeze(2)
+
+
+def make_cross(shape: Shape, width: int) -> Cross:
+    return FullCross(width) if shape.crossing == "full" else MixtureCross(width, shape.experts, shape.rank)
 
 
 class Exported(nn.Module):
@@ -158,7 +172,8 @@ class Exported(nn.Module):
         self.slope, self.offset = slope, offset
         item = torch.cat([torch.from_numpy(item_features), model.item.weight.detach()], dim=1)
         self.split = (model.user_width, model.user_width + model.item_width)
-        layers = [model.crosses[0]] + ([model.deep[0]] if model.shape.structure == "parallel" else [])
+        self.first = model.ordered_crosses[0]
+        layers = [self.first.read] + ([model.deep[0]] if model.shape.structure == "parallel" else [])
         weights = [torch.as_tensor(layer.weight) for layer in layers]
         biases = [torch.as_tensor(layer.bias) for layer in layers]
         start, end = self.split
@@ -183,8 +198,9 @@ class Exported(nn.Module):
         item, summed = gathered[..., : self.widths[0]], gathered[..., self.widths[0] :]
         summed = summed + (asker @ self.user_weight)[:, None, :] + columns @ self.column_weight
         x0 = torch.cat([asker[:, None, :].expand(-1, item.shape[1], -1), item, columns], dim=2)
-        crossed = x0 * summed[..., : model.width] + x0
-        deep = summed[..., model.width :] if model.shape.structure == "parallel" else None
+        read = self.first.read.out_features
+        crossed = self.first.finish(x0, x0, summed[..., :read])
+        deep = summed[..., read:] if model.shape.structure == "parallel" else None
         return torch.sigmoid(self.slope * model.tail(x0, crossed, deep) + self.offset)
 
 
@@ -220,16 +236,19 @@ def fit(
 ) -> tuple[DcnV2, float, float]:
     """The model, and the slope and offset that calibrate its logits on the ``judged`` requests.
 
-    Trained by the cross-entropy of a request's positives in the softmax over its candidates; keeps the epoch with the
-    best NDCG@10 on the judged requests, whose users take no part in training.
+    Trained by the cross-entropy of a request's positives in the softmax over its candidates, from the best linear model
+    on; keeps the epoch that is clearly best by NDCG@10 on the judged requests, whose users take no part in training.
+    The linear model itself is the first to be judged.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     model = DcnV2(inputs, shape)
+    shown = shown.only(shown.liked.sum(axis=1) > 0)
+    if shape.structure == "parallel":
+        _start_linear(model, shown, inputs)
     averaged, step = copy.deepcopy(model), 0
     optimiser = _optimiser(model, schedule)
-    shown = shown.only(shown.liked.sum(axis=1) > 0)
-    best, kept, waited = -1.0, copy.deepcopy(model), 0
+    best, kept, waited = ndcg_each(judged, logits(model, judged, inputs)), copy.deepcopy(model), 0
     for _ in range(schedule.epochs):
         model.train()
         for batch in _batches(shown, schedule, rng):
@@ -239,13 +258,34 @@ def fit(
             optimiser.step()
             step += 1
             _follow(averaged, model, min(schedule.averaging, step / (step + WARM_STEPS)))
-        quality = ndcg(judged, logits(averaged, judged, inputs))
-        if quality > best:
+        quality = ndcg_each(judged, logits(averaged, judged, inputs))
+        if _clearly_better(quality, best):
             best, kept, waited = quality, copy.deepcopy(averaged), 0
         elif (waited := waited + 1) >= schedule.patience:
             break
     kept.eval()
     return kept, *calibration(judged, logits(kept, judged, inputs))
+
+
+def _clearly_better(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """By more than a standard error of the paired difference: among a hundred users chance alone moves the mean."""
+    difference = one - other
+    return bool(difference.mean() > difference.std() / np.sqrt(max(len(difference), 1)))
+
+
+def _start_linear(model: DcnV2, rows: RankRows, inputs: Inputs) -> None:
+    """Set the head so that the model orders as the best linear one does, while crosses and deep network add little."""
+    features = torch.from_numpy(inputs.item[rows.cut[:, None], rows.item_row])
+    columns = model.column_side(torch.from_numpy(rows.columns))
+    weight = linear_start.fit(
+        torch.cat([features, columns], dim=2), torch.from_numpy(rows.liked), torch.from_numpy(rows.there)
+    )
+    split, item = features.shape[2], model.user_width
+    with torch.no_grad():
+        model.head.weight[:, : model.width] = 0.0
+        model.head.weight[:, model.width :] *= DEEP_START
+        model.head.weight[0, item : item + split] = weight[:split]
+        model.head.weight[0, item + model.item_width : model.width] = weight[split:]
 
 
 def _follow(averaged: DcnV2, model: DcnV2, keep: float) -> None:
@@ -306,9 +346,7 @@ def forward(model: DcnV2, rows: RankRows, inputs: Inputs) -> torch.Tensor:
 
 def _listwise_loss(model: DcnV2, rows: RankRows, inputs: Inputs) -> torch.Tensor:
     score = forward(model, rows, inputs)
-    score = score.masked_fill(~torch.from_numpy(rows.there), -1e9)
-    liked = torch.from_numpy(rows.liked).float()
-    return -(torch.log_softmax(score, dim=1) * liked).sum() / liked.sum().clamp(min=1.0)
+    return linear_start.listwise_loss(score, torch.from_numpy(rows.liked), torch.from_numpy(rows.there))
 
 
 def logits(model: DcnV2, rows: RankRows, inputs: Inputs) -> Floats:
@@ -323,13 +361,16 @@ def logits(model: DcnV2, rows: RankRows, inputs: Inputs) -> Floats:
 
 def ndcg(rows: RankRows, score: Floats, k: int = 10) -> float:
     """Mean NDCG@k over the requests; positives that were not retrieved count as missed."""
-    if not len(rows):
-        return 0.0
+    return float(ndcg_each(rows, score, k).mean()) if len(rows) else 0.0
+
+
+def ndcg_each(rows: RankRows, score: Floats, k: int = 10) -> NDArray[np.float64]:
+    """``(r,)``: NDCG@k of every request."""
     order = np.argsort(-score, axis=1, kind="stable")[:, :k]
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     gain = (np.take_along_axis(rows.liked, order, axis=1) * discount[: order.shape[1]]).sum(axis=1)
     ideal = np.cumsum(discount)[np.minimum(rows.liked_in_all, k) - 1]
-    return float((gain / ideal).mean())
+    return np.asarray(gain / ideal, np.float64)
 
 
 def calibration(rows: RankRows, score: Floats) -> tuple[float, float]:

@@ -19,10 +19,12 @@ JUDGED_AT = 500  # candidates of a request
 
 
 def fit(cut: Cut, half_life_days: float) -> PopularityTables:
-    """The items with events before the cut, most popular first; ties go to the lower row."""
+    """All items, most popular first; ties go to the lower row.
+
+    Those without an event come last: where nothing is known of a user, they are what fills up the candidates.
+    """
     counts = decayed_counts(cut, half_life_days)
     order = np.argsort(-counts, kind="stable")[:DEPTH]
-    order = order[counts[order] > 0]
     return PopularityTables(order.astype(np.int32), counts[order])
 
 

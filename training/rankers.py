@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from retrieval.neighbours import Neighbours
 from training import content, dcn_v2, logistic, popularity, sources
 from training.dataset import Dataset
 from training.rank_rows import RankRows, collect, together
-from training.split import VALIDATION_PERCENT, cut, validation_cut
+from training.split import VALIDATION_PERCENT, cut
 
 CUTS = ((40, 60), (50, 70), (60, VALIDATION_PERCENT))
 """Per cent of each user's events: known, and asked about. Each asks about as long a stretch as the test does, and none
@@ -49,33 +49,59 @@ def item_side(inputs: dcn_v2.Inputs, exported: dcn_v2.Exported) -> ItemSide:
     return ItemSide(inputs.item_mean, inputs.item_scale, exported.item_weight.numpy(), exported.item_bias.numpy())
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """What the sources answered at every cut: what the rankers learn from."""
+
+    content: Neighbours
+    half_life_days: float
+    rows: RankRows
+    item_features: Floats  # (cuts, n, I) raw
+
+
 def fit(dataset: Dataset, seed: int, echo: Callable[[str], None]) -> Rankers:
     """Fit the sources at every cut, ask them, and train both rankers.
 
     Raises ``DatasetError`` if nobody liked anything that could have been recommended.
     """
+    return learn(ask(dataset, CUTS, seed, echo), SHAPE, SCHEDULE, seed, echo)
+
+
+def ask(dataset: Dataset, cuts: Sequence[tuple[int, int]], seed: int, echo: Callable[[str], None]) -> Asked:
+    """Fit the sources at every one of ``cuts`` (per cent known, per cent asked about) and ask them.
+
+    Nothing after the last cut's stretch is looked at. Raises ``DatasetError`` as ``fit`` does.
+    """
     neighbours = content.fit(dataset)
-    half_life_days = popularity.best_half_life_days(validation_cut(dataset))
+    half_life_days = popularity.best_half_life_days(cut(dataset, *cuts[-1]))
     echo(f"content and popularity: half-life {half_life_days:g} days")
     parts, item_features = [], []
-    for number, (percent, until) in enumerate(CUTS):
+    for number, (percent, until) in enumerate(cuts):
         fitted = sources.fit(cut(dataset, percent, until), neighbours, half_life_days, seed)
         parts.append(collect(fitted, number))
         item_features.append(fitted.items.features)
         echo(f"sources as of {percent} % of each user's events: {_recall_line(parts[-1])}")
-    rows, features = together(parts), np.stack(item_features)
+    rows = together(parts)
     if not rows.liked.any():
         raise DatasetError(["no user liked a retrieved item after the first half of their events: nothing to rank by"])
+    return Asked(neighbours, half_life_days, rows, np.stack(item_features))
+
+
+def learn(
+    asked: Asked, shape: dcn_v2.Shape, schedule: dcn_v2.Schedule, seed: int, echo: Callable[[str], None]
+) -> Rankers:
+    """Both rankers from what was asked; some users are held out for early stopping and calibration."""
+    rows, features = asked.rows, asked.item_features
     held_out = np.isin(rows.user_row, _held_out_users(rows, seed))
     seen = ~held_out if held_out.any() and rows.liked[~held_out].any() else np.ones(len(rows), np.bool_)
     judged = held_out if held_out.any() else seen
     inputs = dcn_v2.measure_inputs(rows, features)
-    model, slope, offset = dcn_v2.fit(rows.only(seen), rows.only(judged), inputs, SHAPE, SCHEDULE, seed)
+    model, slope, offset = dcn_v2.fit(rows.only(seen), rows.only(judged), inputs, shape, schedule, seed)
     tables = logistic.fit(rows.only(seen), features, seed)
-    last = judged & (rows.cut == len(CUTS) - 1)
+    last = judged & (rows.cut == len(features) - 1)
     metrics = _metrics(rows.only(last), model, inputs, tables, features)
     echo("rankers on held-out users: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
-    return Rankers(neighbours, half_life_days, rows, inputs, model, slope, offset, tables, metrics, last)
+    return Rankers(asked.content, asked.half_life_days, rows, inputs, model, slope, offset, tables, metrics, last)
 
 
 def _held_out_users(rows: RankRows, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -1,4 +1,4 @@
-"""The four sources fitted on a cut, and the candidates they give at its moments, by the code that serves."""
+"""The five sources fitted on a cut, and the candidates they give at its moments, by the code that serves."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from retrieval.filters import allowed
 from retrieval.merge import merge
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import Popularity, PopularityTables
+from retrieval.preference import Preference, PreferenceTables
 from retrieval.two_tower import TwoTower, UserTower
-from training import collaborative, popularity, two_tower
+from training import collaborative, popularity, preference, two_tower
 from training.split import Cut
 from training.stored import numeric_at
 
@@ -34,7 +35,8 @@ SOURCES = (
     SourceSpec("two_tower", depth=1000, quota=400),
     SourceSpec("collaborative", depth=1000, quota=400),
     SourceSpec("content", depth=400, quota=10),
-    SourceSpec("popularity", depth=1500, quota=50),
+    SourceSpec("popularity", depth=3000, quota=50),
+    SourceSpec("preference", depth=400, quota=10),
 )
 """Chosen by the merged recall on validation. The quotas sum to more than the candidates on purpose: two sources that
 agree share their places, and where they do not, the fused rank decides among those who hold a quota."""
@@ -55,6 +57,7 @@ class Fitted:
     collaborative: Neighbours
     content: Neighbours
     popularity: PopularityTables
+    preference: PreferenceTables
 
 
 def fit(cut: Cut, content: Neighbours, half_life_days: float, seed: int) -> Fitted:
@@ -70,6 +73,7 @@ def fit(cut: Cut, content: Neighbours, half_life_days: float, seed: int) -> Fitt
         collaborative.fit(cut),
         content,
         popularity.fit(cut, half_life_days),
+        preference.fit(cut),
     )
 
 
@@ -119,12 +123,12 @@ def opened(fitted: Fitted) -> Iterator[list[Source]]:
 def serving_sources(fitted: Fitted, executor: Executor) -> list[Source]:
     settings = fitted.cut.dataset.settings
     depth = {spec.name: spec.depth for spec in SOURCES}
-    neutral = fitted.cut.dataset.neutral_stars
     return [
         TwoTower(fitted.user_tower, fitted.index, settings.positive_stars, depth["two_tower"], executor),
-        Collaborative(fitted.collaborative, neutral, depth["collaborative"]),
+        Collaborative(fitted.collaborative, settings.positive_stars, depth["collaborative"]),
         Content(fitted.content, settings.positive_stars, depth["content"]),
         Popularity(fitted.popularity, depth["popularity"]),
+        Preference(fitted.preference, fitted.items.genres, settings.positive_stars, depth["preference"]),
     ]
 
 

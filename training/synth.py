@@ -30,7 +30,8 @@ from ranking.logistic import LogisticTables
 from release.bundle import Bundle, DatasetSpec, Lineage, Manifest, ParityTables, SourceSpec, Tables, write
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import PopularityTables
-from retrieval.two_tower import UserTower
+from retrieval.preference import PreferenceTables
+from retrieval.two_tower import IndexTables, UserTower
 from training import reference_graph, two_tower
 from training.popularity import DEPTH
 from training.reference import replayed_tables
@@ -41,7 +42,9 @@ SOURCES = (
     SourceSpec("collaborative", depth=300, quota=200),
     SourceSpec("content", depth=100, quota=50),
     SourceSpec("popularity", depth=1500, quota=50),
+    SourceSpec("preference", depth=500, quota=20),
 )
+PREFERENCE_STRENGTH = 5.0
 NAMES = tuple(spec.name for spec in SOURCES)
 CLUSTER_ITEMS = 500
 EVENTS = 20  # of a user, on average
@@ -113,13 +116,16 @@ def synthetic(items: int, users: int, out: Path, seed: int = 0, echo: Echo = pri
         people = _users(events, facts, echo)
         side, parity = reference_graph.write_graph(model, table.features, _requests(table, people, facts, rng), seed)
         echo("DCN-V2: the reference graph, untrained")
+        tower = _tower(vectors)
         tables = Tables(
             items=table,
             users=people,
-            user_tower=_tower(vectors),
+            user_tower=tower,
+            index=IndexTables(tower.digest()),
             collaborative=_neighbours(clusters, COLLABORATIVE, rng),
             content=_neighbours(clusters, CONTENT, rng),
             popularity=_popularity(table),
+            preference=PreferenceTables.of(_counts(table), table.genres, PREFERENCE_STRENGTH),
             logistic=_logistic(),
             batch_lists=_lists(clusters, home),
             parity=parity,

@@ -30,6 +30,7 @@ from release.bundle import (
     write,
 )
 from release.gates import Gates
+from retrieval.two_tower import IndexTables
 from training import batch_lists, collaborative, dcn_v2, held_out, rankers, sources, two_tower
 from training.dataset import Dataset, read
 from training.rank_rows import RankRows, collect
@@ -72,9 +73,11 @@ def train(
             items=served.items,
             users=users,
             user_tower=served.user_tower,
+            index=IndexTables(served.user_tower.digest()),
             collaborative=served.collaborative,
             content=served.content,
             popularity=served.popularity,
+            preference=served.preference,
             logistic=trained.logistic,
             batch_lists=batch_lists.build(requests, score),
             parity=parity_tables(requests, score),

@@ -48,7 +48,7 @@ async def test_all_well_is_full_with_every_source_named(pipeline: Pipeline) -> N
     answer = await ask(pipeline, Query(KNOWN, limit=30))
     assert (answer.level, answer.reasons) == (Level.FULL, ())
     assert {source for item in answer.items for source in item.sources} == {
-        "two_tower", "collaborative", "content", "popularity",
+        "two_tower", "collaborative", "content", "popularity", "preference",
     }  # fmt: skip
     assert set(answer.timing) == {"features", "retrieval", "ranking", "reranking", "total"}
     assert answer.items[0].title.startswith("Title")
@@ -67,7 +67,7 @@ async def test_what_was_seen_excluded_or_removed_never_comes_back(pipeline: Pipe
 
 async def test_a_late_source_is_partial_retrieval(pipeline: Pipeline) -> None:
     late = Source("popularity", Late("popularity"))
-    answer = await ask(replace(pipeline, sources=(*pipeline.sources[:3], late)))
+    answer = await ask(replace(pipeline, sources=(*pipeline.sources[:3], late, *pipeline.sources[4:])))
     assert (answer.level, answer.reasons) == (Level.PARTIAL_RETRIEVAL, ("popularity.timeout",))
 
 

@@ -71,7 +71,7 @@ async def test_the_state_says_what_is_loaded_in_json(serving: Serving) -> None:
     assert state["bundle"]["number"] == 1
     assert state["triton_model_version"] == "1"
     assert state["dependencies"] == dict.fromkeys(
-        ["features", "ranking", "two_tower", "collaborative", "content", "popularity"], "closed"
+        ["features", "ranking", "two_tower", "collaborative", "content", "popularity", "preference"], "closed"
     )
 
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.catalogue import History, IdTable, TextTable
+from domain.catalogue import Facets, History, IdTable, TextTable
 
 usable_ids = (
     st.text(min_size=1, max_size=12)
@@ -62,3 +62,23 @@ def test_nothing_later_changes_nothing() -> None:
     before = history((1, 10))
     assert before.then(History.none()) is before
     assert History.none().then(before).item_row.tolist() == [1]
+
+
+def test_facets_follow_their_items_and_nothing_is_known_of_a_stranger() -> None:
+    facets = Facets(
+        creator=np.array([1, 0], np.int32),
+        creator_names=("a", "b"),
+        language=np.array([0, -1], np.int32),
+        language_names=("en",),
+        age_rating=np.array([12, np.nan], np.float32),
+        rated=True,
+        regions=np.array([[True], [False]]),
+        region_names=("eu",),
+        published_at=np.array([5.0, 6.0]),
+    )
+    moved = facets.ordered(np.array([1, -1, 0], np.int32))
+    assert moved.creator.tolist() == [0, -1, 1]
+    assert moved.language.tolist() == [-1, -1, 0]
+    np.testing.assert_array_equal(moved.age_rating, [np.nan, np.nan, 12])
+    assert moved.regions.ravel().tolist() == [False, False, True]
+    np.testing.assert_array_equal(moved.published_at, [6.0, np.nan, 5.0])

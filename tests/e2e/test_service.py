@@ -46,7 +46,7 @@ def test_all_four_sources_are_at_work_over_a_few_users(service: Service) -> None
     by = Counter(
         source for user in USERS for item in service.ask_at_full(user_id=user)["items"] for source in item["sources"]
     )
-    assert set(by) == {"two_tower", "collaborative", "content", "popularity"}
+    assert set(by) == {"two_tower", "collaborative", "content", "popularity", "preference"}
 
 
 def test_users_get_slates_of_their_own(service: Service) -> None:

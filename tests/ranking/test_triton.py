@@ -41,7 +41,7 @@ def somebody(bundle: Bundle, row: int = 3) -> UserFeatures:
 
 def some_candidates(n: int = N) -> Candidates:
     rows = np.arange(n, dtype=np.int32)
-    ranks = np.where(np.arange(n)[:, None] % 4 == np.arange(4), np.float32(1), np.nan).astype(np.float32)
+    ranks = np.where(np.arange(n)[:, None] % 5 == np.arange(5), np.float32(1), np.nan).astype(np.float32)
     return Candidates(rows, np.zeros(n, np.float32), ranks * np.float32(0.5), ranks)
 
 
@@ -107,7 +107,7 @@ async def test_a_request_that_fails_takes_no_other_with_it(channel: TritonChanne
 
 async def test_no_candidates_need_no_server(bundle: Bundle) -> None:
     ranker = TritonRanker(TritonChannel("127.0.0.1:1"), "1", bundle.tables.items)
-    assert len(await ranker.score(somebody(bundle), Candidates.none(4), Deadline.after(1))) == 0
+    assert len(await ranker.score(somebody(bundle), Candidates.none(5), Deadline.after(1))) == 0
 
 
 async def test_an_expired_deadline_is_late_and_not_endless(channel: TritonChannel, bundle: Bundle) -> None:

@@ -9,7 +9,7 @@ import pytest
 from domain.catalogue import Facets
 from domain.clock import ReplayClock
 from domain.errors import BundleError
-from release.bundle import MANIFEST, PUBLICATION, Bundle
+from release.bundle import MANIFEST, PUBLICATION, Bundle, replace_tables
 from tests import tiny_bundle as tiny
 
 
@@ -61,6 +61,14 @@ def test_one_flipped_byte_anywhere_is_refused(folder: Path) -> None:
             Bundle.load(folder)
         path.write_bytes(whole)
     Bundle.load(folder)
+
+
+def test_an_index_beside_the_tower_of_another_version_is_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    other = tiny.make(tmp_path / "other", seed=1)
+    with pytest.raises(BundleError, match="its index was made with another user tower"):
+        replace_tables(tiny_bundle, tmp_path / "mixed", user_tower=other.tables.user_tower)
+    both = {"user_tower": other.tables.user_tower, "index": other.tables.index}
+    assert replace_tables(tiny_bundle, tmp_path / "whole", **both).version != tiny_bundle.version
 
 
 def test_a_missing_file_is_named(folder: Path) -> None:

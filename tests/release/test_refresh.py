@@ -18,6 +18,7 @@ from release.graph import read_table, run
 from release.refresh import Catalogue, Move, renew
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import PopularityTables
+from retrieval.preference import PreferenceTables
 
 NEW = ("a-new-first", "item-07-new", "z-new-last")
 
@@ -39,7 +40,8 @@ def with_new_items(bundle: Bundle, *new: str, gone: tuple[str, ...] = ()) -> Cat
     titles = TextTable.of(ids.text(row) for row in range(n))
     items = Items(ids, titles, genres, old.genre_names, year, features, removed)
     rows = ids.rows(list(new))
-    return Catalogue(items, _alike(n, rows, ids.rows(["item-03", "item-04"])), _popular(rows, to), "1" * 64, 0.0)
+    alike, liked = _alike(n, rows, ids.rows(["item-03", "item-04"])), PreferenceTables.of(np.ones(n), genres, 3.0)
+    return Catalogue(items, alike, _popular(rows, to), liked, "1" * 64, 0.0)
 
 
 def _alike(n: int, new: np.ndarray, like: np.ndarray) -> Neighbours:

@@ -48,12 +48,15 @@ def item_features(cuts: int = 1) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 @pytest.mark.parametrize("structure", ["parallel", "stacked"])
+@pytest.mark.parametrize("crossing", ["full", "mixture"])
 @pytest.mark.parametrize("crosses", [1, 3])
-def test_the_exported_graph_equals_the_plain_model(structure: dcn_v2.Structure, crosses: int, tmp_path: Path) -> None:
+def test_the_exported_graph_equals_the_plain_model(
+    structure: dcn_v2.Structure, crossing: dcn_v2.Crossing, crosses: int, tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     rows, features = make_rows(), item_features()
     inputs = dcn_v2.measure_inputs(rows, features)
-    model = dcn_v2.DcnV2(inputs, dcn_v2.Shape(structure=structure, crosses=crosses)).eval()
+    model = dcn_v2.DcnV2(inputs, dcn_v2.Shape(structure, crossing, crosses=crosses)).eval()
     for parameter in model.parameters():  # larger than at the start, so that a wrong part would show
         torch.nn.init.normal_(parameter, std=0.1)
     plain = 1.0 / (1.0 + np.exp(-(1.5 * dcn_v2.logits(model, rows, inputs) - 0.5)))
@@ -68,6 +71,15 @@ def test_the_exported_graph_equals_the_plain_model(structure: dcn_v2.Structure, 
 def test_the_model_has_at_least_128_inputs() -> None:
     rows = make_rows()
     assert dcn_v2.DcnV2(dcn_v2.measure_inputs(rows, item_features()), dcn_v2.Shape()).width >= 128
+
+
+@pytest.mark.parametrize("crossing", ["full", "mixture"])
+def test_before_the_first_step_the_model_orders_as_the_best_linear_one(crossing: dcn_v2.Crossing) -> None:
+    rows = make_rows(60)
+    inputs = dcn_v2.measure_inputs(rows, item_features())
+    shape, schedule = dcn_v2.Shape(crossing=crossing), dcn_v2.Schedule(epochs=0)
+    model, *_ = dcn_v2.fit(rows, rows, inputs, shape, schedule, 0)
+    assert dcn_v2.ndcg(rows, dcn_v2.logits(model, rows, inputs)) > 0.95
 
 
 def test_training_finds_what_decides_and_does_so_again() -> None:

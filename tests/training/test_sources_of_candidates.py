@@ -8,9 +8,9 @@ import pytest
 from domain.arrays import Floats
 from retrieval.neighbours import Neighbours
 from tests.training.conftest import ITEMS, MakeFolder
-from training import collaborative, content, popularity
+from training import collaborative, content, popularity, sources
 from training.dataset import read
-from training.split import everything, validation_cut
+from training.split import Cut, everything, validation_cut
 
 
 def dense(neighbours: Neighbours) -> Floats:
@@ -48,9 +48,9 @@ def test_only_the_strongest_neighbours_are_shipped_whatever_their_sign() -> None
     assert (left_out <= np.where(few != 0, np.abs(every), np.inf).min(axis=1)).all()
 
 
-def test_what_was_not_liked_counts_half_in_the_interactions(make_folder: MakeFolder) -> None:
-    met = collaborative.interactions(everything(read(make_folder())))
-    np.testing.assert_array_equal(met, [[1.0, 0.5, 0.0], [0.0, 0.0, 1.0]])
+def test_what_was_not_liked_counts_less_the_worse_it_was_rated(make_folder: MakeFolder) -> None:
+    met = collaborative.graded(everything(read(make_folder())))
+    np.testing.assert_allclose(met, [[1.0, 0.275, 0.0], [0.0, 0.0, 1.0]])
 
 
 def test_items_alike_in_genre_year_and_title_are_neighbours(make_folder: MakeFolder) -> None:
@@ -93,13 +93,25 @@ def test_an_older_event_counts_less_by_the_half_life(make_folder: MakeFolder) ->
     np.testing.assert_allclose(popularity.decayed_counts(cut, 10.0), [0.5, 1.5, 0.0])
     np.testing.assert_allclose(popularity.decayed_counts(cut, np.inf), [1.0, 2.0, 0.0])
     table = popularity.fit(cut, 10.0)
-    assert table.item_row.tolist() == [1, 0]
+    assert table.item_row.tolist() == [1, 0, 2]  # what nobody has touched comes last
 
 
 def test_held_out_events_teach_no_source(make_random_folder: MakeFolder) -> None:
     dataset = read(make_random_folder())
     cut = validation_cut(dataset)
     known = set(zip(dataset.user_row[cut.known].tolist(), dataset.item_row[cut.known].tolist(), strict=True))
-    users, items = np.nonzero(collaborative.interactions(cut))
+    users, items = np.nonzero(collaborative.graded(cut))
     assert set(zip(users.tolist(), items.tolist(), strict=True)) == known
     assert popularity.decayed_counts(cut, np.inf).sum() == cut.known.sum()
+
+
+def test_the_merged_set_is_the_whole_eligible_catalogue_where_that_is_smaller(make_random_folder: MakeFolder) -> None:
+    dataset = read(make_random_folder(items=60, events=6))
+    cut = validation_cut(dataset)
+    nobody = Cut(dataset, np.where(np.arange(len(cut.length)) == 0, 0, cut.length), cut.until)
+    fitted = sources.fit(nobody, content.fit(dataset), np.inf, 0)
+    new, known = sources.retrieve_all(fitted, [0, 1])
+    assert len(new.candidates) == 60
+    assert len(known.candidates) == 60 - len(np.unique(cut.history(1).item_row))
+    answers = dict(zip(sources.NAMES, new.found, strict=True))
+    assert [name for name, found in answers.items() if len(found)] == ["popularity"]

@@ -14,7 +14,7 @@ from fallbacks.batch_lists import BatchList
 from features.contract import CONTRACT
 from features.definitions import numeric_features
 from release.bundle import Bundle
-from tests.training.conftest import MakeFolder
+from tests.training.conftest import RATINGS, MakeFolder
 from training import content, dcn_v2, sources
 from training.dataset import read
 from training.rank_rows import collect
@@ -76,8 +76,9 @@ def test_sparse_datasets_train(make_random_folder: MakeFolder, tmp_path: Path, f
 def test_a_dataset_in_which_nobody_likes_anything_is_refused_in_plain_words(
     make_folder: MakeFolder, tmp_path: Path
 ) -> None:
+    ratings = {**RATINGS, "rating": [2.0, 1.0, 3.0]}
     with pytest.raises(DatasetError, match="nothing to rank by"):
-        train(make_folder(), tmp_path / "bundle", echo=quiet)
+        train(make_folder(ratings=ratings), tmp_path / "bundle", echo=quiet)
     assert not (tmp_path / "bundle").exists()
 
 

@@ -9,6 +9,7 @@ import torch
 
 from domain.catalogue import History
 from features.contract import CONTRACT
+from features.definitions import numeric_features
 from retrieval.two_tower import MAX_HISTORY, history_shares
 from tests.training.conftest import MakeFolder
 from training import sources, two_tower
@@ -77,3 +78,19 @@ def test_a_large_catalogue_gets_an_inverted_file() -> None:
     found = index.search(vectors[:1], 5)[1][0]
     assert faiss.extract_index_ivf(index).nprobe >= 1
     assert (found >= 0).all()
+
+
+def test_the_user_vector_moves_with_every_like_of_the_session(make_random_folder: MakeFolder) -> None:
+    dataset = read(make_random_folder())
+    cut = validation_cut(dataset)
+    items, facts = sources.item_table(cut), sources.item_facts(cut)
+    tower, vectors = two_tower.fit(cut, items.features, facts, 0)
+    before = cut.history(0)
+    now = before.timestamp[-1] + 60.0
+    unseen = np.setdiff1d(np.arange(30), before.item_row)[:2].astype(np.int32)
+    later = History(unseen, np.full(2, 5.0, np.float32), np.array([now, now + 60.0]))
+    one, two = (
+        tower.vector(history, numeric_features(history, now + 120.0, facts)) for history in (before, before.then(later))
+    )
+    assert one @ two < 1.0 - 1e-4
+    assert vectors.shape[1] == len(one)
