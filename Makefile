@@ -12,7 +12,7 @@ TRITON_VENV := $(STREAMREC_HOME)/venv-triton
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help setup serve test engines check lint types imports fmt train evaluate bench million load chaos lock proto clean
+.PHONY: help setup serve test engines check lint types imports fmt train evaluate bench baseline capacity peers million gpu load chaos lock proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -52,10 +52,25 @@ fmt: setup ## Format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Benchmarks: one user read beside the Feast SDK, and the cost of watching features
+bench: setup ## What each stage costs in units of a no-op endpoint; fails where one is over 20 % above the baseline
 	$(BIN)/python -m benchmarks.online_read
 	$(BIN)/python -m benchmarks.feature_watch
 	$(BIN)/python -m benchmarks.reranking
+	$(BIN)/python -m benchmarks.stages --check
+
+baseline: setup ## Make this machine's costs the baseline that `make bench` compares with
+	$(BIN)/python -m benchmarks.stages --write
+
+capacity: setup ## Measure the CPU of a request at two rates, check its targets, and write docs/capacity.md from it
+	$(BIN)/python -m benchmarks.cpu_per_request --rates 50 150 --json benchmarks/cpu.json
+	$(BIN)/python -m benchmarks.capacity
+
+peers: setup ## Our p95 beside LibRecommender's serving and the stack put together from documentation, at their limits
+	$(BIN)/python -m benchmarks.peers.compare librecommender --gate
+	$(BIN)/python -m benchmarks.peers.compare assembled --gate
+
+gpu: setup ## The ranker and FAISS on a GPU, where there is one (needs the extra gpu)
+	$(BIN)/python -m benchmarks.gpu
 
 million: setup ## A made-up bundle of a million items and users, written and served within its memory bounds (minutes)
 	$(BIN)/python -m benchmarks.million

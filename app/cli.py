@@ -98,6 +98,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--role", choices=ROLES, default=CLIENT, help="what it is for (default: client)")
     made.add_argument("--rate", type=float, default=DEFAULT_RATE, help="requests a second on this machine")
     made.add_argument("--burst", type=float, help="requests at once after a rest (default: one second's)")
+    timed = add("latency", show_latency, "Ask the running service N times: what each stage took beside its allotment")
+    timed.add_argument("--requests", type=int, default=500, metavar="N")
     add("settings", show_settings, "Every setting, its value and what it means")
     add("features", show_features, "The feature contract")
     watched = add("skew", show_skew, "Compare what the rankers were given lately with training; exit 1 on an alert")
@@ -297,6 +299,17 @@ def make_key(asked: argparse.Namespace, settings: Settings) -> int:
     token, key = access.make_key(asked.name, asked.role, asked.rate, asked.burst)
     print(f"{token}\n^ the key: give it to its owner, it is kept nowhere", file=sys.stderr)
     print(key.line)
+    return 0
+
+
+def show_latency(asked: argparse.Namespace, settings: Settings) -> int:
+    from app import latency
+    from release.bundle import Bundle
+
+    ids = Bundle.load(settings.bundle).tables.users.ids
+    users = [ids.text(row) for row in range(0, len(ids), max(1, len(ids) // 1000))]
+    told = latency.ask(settings.http_address, users, asked.requests, key=settings.key)
+    print(latency.report(told, latency.allotments(settings)))
     return 0
 
 

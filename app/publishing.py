@@ -41,7 +41,9 @@ def target_of(settings: Settings) -> PublishTarget:
         home=settings.home,
         redis_url=_redis_of(settings),
         triton_address=settings.triton_address,
-        repository=TritonRepository(settings.home, settings.triton_platform, settings.triton_instances),
+        repository=TritonRepository(
+            settings.home, settings.triton_platform, settings.triton_instances, settings.triton_device
+        ),
         longest_deadline_seconds=settings.max_deadline_seconds,
     )
 

@@ -20,6 +20,8 @@ from features.sentinel import SentinelAddress, is_sentinel
 
 PREFIX = "STREAMREC_"
 Platform = Literal["python", "onnxruntime"]
+TritonDevice = Literal["cpu", "gpu", "tensorrt"]
+SearchDevice = Literal["cpu", "gpu"]
 EventLogForm = Literal["redis", "kafka"]
 OfflineForm = Literal["parquet", "delta"]
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -187,6 +189,13 @@ class Settings:
         Platform, Setting(_word("python", "onnxruntime"), "Backend that runs the model; onnxruntime: NVIDIA's image")
     ] = "python"
     triton_instances: Annotated[int, Setting(_whole(1, 256), "Requests that Triton ranks at once, a thread each")] = 1
+    triton_device: Annotated[
+        TritonDevice,
+        Setting(_word("cpu", "gpu", "tensorrt"), "What the model runs on; a GPU needs the platform onnxruntime"),
+    ] = "cpu"
+    search_device: Annotated[
+        SearchDevice, Setting(_word("cpu", "gpu"), "What FAISS searches on; gpu needs faiss-gpu and a card")
+    ] = "cpu"
     require_triton: Annotated[bool, Setting(_flag, "1: refuse to start where Triton cannot run")] = False
     mlflow_uri: Annotated[
         str | None, Setting(_text, "MLflow's tracking and registry URI for `train`; unset: SQLite under HOME/mlflow")

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import faiss
 import pybreaker
 import redis.asyncio as aioredis
 
@@ -65,6 +64,7 @@ from reranking.campaigns import read_campaigns
 from reranking.configured import configured
 from retrieval.collaborative import Collaborative
 from retrieval.content import Content
+from retrieval.device import open_index
 from retrieval.executor import BoundedExecutor
 from retrieval.popularity import Popularity
 from retrieval.preference import Preference
@@ -230,8 +230,7 @@ def _source(spec: SourceSpec, bundle: Bundle, process: Process) -> Source:
     tables, dataset = bundle.tables, bundle.manifest.dataset
     match spec.name:
         case "two_tower":
-            faiss.omp_set_num_threads(1)
-            index = process.recall.over(faiss.read_index(str(bundle.index_path), faiss.IO_FLAG_MMAP), spec.depth)
+            index = process.recall.over(open_index(bundle.index_path, process.settings.search_device), spec.depth)
             return TwoTower(tables.user_tower, index, dataset.positive_stars, spec.depth, process.executor)
         case "collaborative":
             return Collaborative(tables.collaborative, dataset.positive_stars, spec.depth)

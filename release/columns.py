@@ -61,7 +61,9 @@ def load(kind: type[T], folder: Path, vouched: AbstractSet[str], at: str = "") -
 
 def _mapped(path: Path) -> NDArray[Any]:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        # A plain array over the map: ``np.memmap`` is a subclass whose every index and ufunc goes through Python, and
+        # whatever is computed from one is one.
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError as error:
         raise BundleError(f"{path.name} is not an array ({error})") from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Literal
 
-from domain.errors import PublishError
+from domain.errors import PublishError, StartError
 from features.contract import CONTRACT
 from release.bundle import Bundle
 
@@ -21,7 +21,16 @@ MODEL_NAME = "dcn_v2"
 SOURCE = Path(__file__).resolve().parents[1] / "triton_repo" / MODEL_NAME
 
 Platform = Literal["python", "onnxruntime"]
+Device = Literal["cpu", "gpu", "tensorrt"]
 ONNX_NAMES: dict[Platform, str] = {"python": "dcn_v2.onnx", "onnxruntime": "model.onnx"}
+
+TENSORRT = """# Full precision, so that the parity check of publishing holds. An engine is built for each new shape.
+optimization { execution_accelerators { gpu_execution_accelerator : [ {
+  name : "tensorrt"
+  parameters { key: "precision_mode" value: "FP32" }
+  parameters { key: "trt_engine_cache_enable" value: "true" }
+} ] } }
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,11 @@ class TritonRepository:
     home: Path
     platform: Platform = "python"
     instances: int = 1  # runs at the same time, one thread each
+    device: Device = "cpu"  # "tensorrt": on a GPU, and ONNX Runtime hands over to TensorRT what that can run
+
+    def __post_init__(self) -> None:
+        if self.device != "cpu" and self.platform != "onnxruntime":
+            raise StartError("a GPU is used through Triton's platform onnxruntime; the Python backend runs on the CPU")
 
     @property
     def root(self) -> Path:
@@ -86,12 +100,15 @@ class TritonRepository:
 
     def config(self, bundle: Bundle) -> str:
         """``config.pbtxt`` with the dimensions of the contract and of the bundle's candidate columns."""
-        return Template((SOURCE / "config.pbtxt").read_text()).substitute(
+        kind = "KIND_CPU" if self.device == "cpu" else "KIND_GPU"
+        text = Template((SOURCE / "config.pbtxt").read_text()).substitute(
+            kind=kind,
             user=CONTRACT.numeric.width,
             codes=len(CONTRACT.context),
             columns=len(bundle.manifest.columns),
             instances=self.instances,
         )
+        return text + TENSORRT if self.device == "tensorrt" else text
 
     def _write_config(self, bundle: Bundle) -> None:
         """Only if it differs: a new modification time makes Triton reload every version."""

@@ -13,7 +13,7 @@ from domain.catalogue import History
 from domain.deadline import Deadline
 from domain.request import Request
 from domain.user import UserFeatures
-from retrieval.neighbours import Neighbours, best
+from retrieval.neighbours import Neighbours
 
 MAX_HISTORY = 300
 """The latest events that speak; with recency the earlier ones are no longer heard."""
@@ -48,6 +48,5 @@ class Collaborative:
         history = (await asyncio.shield(user)).history.latest(MAX_HISTORY)
         if not len(history):
             return Candidates.none()
-        scores = self.neighbours.speak(history.item_row, history_weights(history, self.positive_stars))
-        scores[history.item_row] = 0.0
-        return best(scores, self.depth)
+        weights = history_weights(history, self.positive_stars)
+        return self.neighbours.proposed(history.item_row, weights, history.item_row, self.depth)

@@ -15,7 +15,7 @@ from domain.deadline import Deadline
 from domain.request import Request
 from domain.user import UserFeatures
 from features.definitions import positive
-from retrieval.neighbours import Neighbours, best
+from retrieval.neighbours import Neighbours
 
 MAX_HISTORY = 50
 """Taste in content is told by the latest likes; older ones only blur it."""
@@ -36,6 +36,5 @@ class Content:
         liked = history.only(positive(history, self.positive_stars)).latest(MAX_HISTORY)
         if not len(liked):
             return Candidates.none()
-        scores = self.neighbours.speak(liked.item_row, np.ones(len(liked), np.float32))
-        scores[history.item_row] = 0.0
-        return best(scores, self.depth)
+        alike = np.ones(len(liked), np.float32)
+        return self.neighbours.proposed(liked.item_row, alike, history.item_row, self.depth)

@@ -9,38 +9,79 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from domain.arrays import Floats, Mask, Rows
 from domain.candidates import Candidates
-from retrieval.filters import sound
+from retrieval.ordering import best_first, sorted_positions
 
-FUSION_CONSTANT = 60.0
+FUSION_CONSTANT = np.float32(60.0)
 
 
 def merge(found: Sequence[Candidates], quotas: Sequence[int], keep: Mask, limit: int) -> Candidates:
     """At most ``limit`` candidates, best first by fused rank, with ``(n, S)`` source scores and ranks filled in.
 
-    ``found[i]`` is source ``i``'s answer, best first; ``keep`` is ``(items,)``. Ranks count allowed items only. When
-    the quotas together exceed ``limit``, the fused rank decides among those who hold one.
+    ``found[i]`` is source ``i``'s answer, best first; ``keep`` is ``(items,)``. Rows that are out of range (an index
+    may be newer or broken, and says -1 for nothing), not allowed or repeated by a source do not count, nor in ranks.
+    When the quotas together exceed ``limit``, the fused rank decides among those who hold one.
+
+    All lists go through one sort together: numpy's price is a call, not an element, at this size.
     """
-    lists = [sound(candidates, keep) for candidates in found]
-    sources = len(lists)
-    if not any(len(candidates) for candidates in lists):
+    sources = len(found)
+    rows = np.concatenate([candidates.item_row for candidates in found]) if sources else np.empty(0, np.int32)
+    score = np.concatenate([candidates.score for candidates in found]) if sources else np.empty(0, np.float32)
+    source = np.repeat(np.arange(sources), [len(candidates) for candidates in found])
+    sound = _allowed(rows, keep)
+    if not sound.all():
+        rows, score, source = rows[sound], score[sound], source[sound]
+    key = rows.astype(np.int64) * max(1, sources) + source
+    order, ordered = sorted_positions(key)
+    repeated = ordered[1:] == ordered[:-1]
+    if repeated.any():
+        first = np.ones(len(rows), np.bool_)
+        first[order[1:][repeated]] = False
+        rows, score, source = rows[first], score[first], source[first]
+        order, _ = sorted_positions(key[first])
+    if not len(rows):
         return Candidates.none(sources)
-    rows, position = np.unique(np.concatenate([c.item_row for c in lists]), return_inverse=True)
-    scores = np.full((len(rows), sources), np.nan, np.float32)
-    ranks = np.full((len(rows), sources), np.nan, np.float32)
-    start = 0
-    for source, candidates in enumerate(lists):
-        where = position[start : start + len(candidates)]
-        scores[where, source] = candidates.score
-        ranks[where, source] = np.arange(len(candidates), dtype=np.float32)
-        start += len(candidates)
-    fused = fused_score(ranks)
-    sure = (ranks < np.asarray(quotas, np.float32)).any(axis=1)  # NaN compares as false
-    order = np.lexsort((-fused, ~sure))[:limit]
-    order = order[np.argsort(-fused[order], kind="stable")]
-    return Candidates(rows[order].astype(np.int32), fused[order], scores[order], ranks[order])
+    counts = np.bincount(source, minlength=sources)
+    rank = (np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.float32)
+    return _fused(rows, score, rank, source, order, np.asarray(quotas, np.float32), limit)
+
+
+def _allowed(rows: Rows, keep: Mask) -> Mask:
+    """``(n,)``: which rows exist and may be shown."""
+    inside = (rows >= 0) & (rows < len(keep))
+    if not inside.all():
+        inside[inside] = keep[rows[inside]]
+        return inside
+    return keep[rows]
+
+
+def _fused(
+    rows: Rows,
+    score: Floats,
+    rank: Floats,
+    source: NDArray[np.intp],
+    order: NDArray[np.intp],
+    quotas: Floats,
+    limit: int,
+) -> Candidates:
+    """The best ``limit`` items of sound, ranked proposals ``(n,)``; ``order`` puts those of one item side by side."""
+    by_item, by_source = rows[order], source[order]
+    begins = np.ones(len(order), np.bool_)
+    np.not_equal(by_item[1:], by_item[:-1], out=begins[1:])
+    items = by_item[begins]
+    place = (np.cumsum(begins) - 1, by_source)
+    scores, ranks = np.full((2, len(items), len(quotas)), np.nan, np.float32)
+    scores[place], ranks[place] = score[order], rank[order]
+    votes = np.zeros((len(items), len(quotas)), np.float32)
+    votes[place] = 1.0 / (FUSION_CONSTANT + rank[order])  # a source that did not propose the item adds nothing
+    fused = votes.sum(axis=1)
+    sure: Mask = np.any(ranks < quotas, axis=1)  # NaN compares as false
+    best = best_first(fused, sure)[:limit]
+    best = best[best_first(fused[best])]
+    return Candidates(items[best].astype(np.int32, copy=False), fused[best], scores[best], ranks[best])
 
 
 def with_forced(candidates: Candidates, forced: Rows, limit: int) -> Candidates:
@@ -49,7 +90,7 @@ def with_forced(candidates: Candidates, forced: Rows, limit: int) -> Candidates:
     Forced rows displace the last of the others, and are themselves at most a fifth of ``limit``.
     """
     forced = forced[: limit // 5]
-    new = np.setdiff1d(forced, candidates.item_row)
+    new = np.setdiff1d(forced, candidates.item_row) if len(forced) else forced
     if not len(new):
         return candidates
     room = limit - len(new)
@@ -63,8 +104,3 @@ def with_forced(candidates: Candidates, forced: Rows, limit: int) -> Candidates:
         np.concatenate([kept.source_scores, unknown]),
         np.concatenate([kept.source_ranks, unknown]),
     )
-
-
-def fused_score(ranks: Floats) -> Floats:
-    """``(n,)``: the sum over sources of ``1 / (60 + rank)``; a source that did not propose the item adds nothing."""
-    return np.nansum(1.0 / (FUSION_CONSTANT + ranks), axis=1, dtype=np.float32)

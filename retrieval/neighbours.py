@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 from domain.arrays import Floats, Rows
 from domain.candidates import Candidates
+from retrieval.ordering import best_first, sorted_positions
+
+DENSE_SHARE = 8
+"""Up to so many items for each entry it is cheaper to add up in a column of all items than to sort the entries."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,20 +37,42 @@ class Neighbours:
 
     def speak(self, rows: Rows, weight: Floats) -> Floats:
         """``(n,)``: the sum over ``rows`` of their neighbours' weights, each row counted with its own ``weight``."""
-        starts, ends = self.indptr[rows], self.indptr[rows + 1]
-        lengths = ends - starts
+        item_row, weights = self._spoken(rows, weight)
+        return np.bincount(item_row, weights, minlength=len(self)).astype(np.float32)
+
+    def proposed(self, rows: Rows, weight: Floats, without: Rows, k: int) -> Candidates:
+        """The ``k`` items that ``rows`` speak for most, ``without`` some; as ``best(speak(...))``.
+
+        In a large catalogue most items are spoken for by nobody, and are not looked at.
+        """
+        item_row, weights = self._spoken(rows, weight)
+        if len(self) < DENSE_SHARE * len(item_row):
+            scores = np.bincount(item_row, weights, minlength=len(self)).astype(np.float32)
+            scores[without] = 0.0
+            return best(scores, k)
+        if not len(item_row):
+            return Candidates.none()
+        order, by_item = sorted_positions(item_row.astype(np.int64))
+        begins = np.flatnonzero(np.concatenate(([True], by_item[1:] != by_item[:-1])))
+        items = by_item[begins]
+        scores = np.add.reduceat(weights[order], begins, dtype=np.float64).astype(np.float32)
+        scores[np.isin(items, without)] = 0.0
+        found = best(scores, k)
+        return Candidates.proposed(items[found.item_row].astype(np.int32), found.score)
+
+    def _spoken(self, rows: Rows, weight: Floats) -> tuple[Rows, Floats]:
+        """All entries of all ``rows``, end to end: items, and their weights times that of their row."""
+        starts = self.indptr[rows]
+        lengths = self.indptr[rows + 1] - starts
         # positions of all entries of all rows, without a Python loop: a ramp per row, shifted to its start
-        shift = np.repeat(starts - np.concatenate(([0], np.cumsum(lengths)[:-1])), lengths)
-        positions = np.arange(int(lengths.sum())) + shift
-        weights = self.weight[positions] * np.repeat(weight, lengths)
-        return np.bincount(self.item_row[positions], weights, minlength=len(self)).astype(np.float32)
+        ends = np.cumsum(lengths)
+        positions = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
+        return self.item_row[positions], self.weight[positions] * np.repeat(weight, lengths)
 
 
 def best(scores: Floats, k: int) -> Candidates:
     """The ``k`` best positive scores of ``(n,)`` dense item scores, best first; ties go to the lower row."""
     rows = np.flatnonzero(scores > 0)
-    if len(rows) > k:
-        cut = np.partition(scores[rows], len(rows) - k)[len(rows) - k]
-        rows = rows[scores[rows] >= cut]
-    order = rows[np.argsort(-scores[rows], kind="stable")][:k]
-    return Candidates.proposed(order.astype(np.int32), scores[order])
+    found = scores[rows]
+    order = best_first(found)[:k]
+    return Candidates.proposed(rows[order].astype(np.int32), found[order])

@@ -1,0 +1,192 @@
+"""What a request costs in CPU, part by part, in units of a no-op FastAPI + orjson endpoint under the same client.
+
+    python -m benchmarks.cpu_per_request [--rates 50 100] [--seconds 20] [--rounds 3] [--json FILE] [--gate]
+
+Method: Redis, Triton and one worker as they serve, and the no-op endpoint beside them; the open-loop generator offers
+each rate to the service and to the no-op in turn, ``rounds`` times. Counted is the CPU of each part with its children,
+as the scheduler knows it. Only answers at FULL count: more than 1 % others and the run says nothing. ``--json`` also
+keeps what Redis holds and sends, which ``benchmarks.capacity`` reads; ``--gate`` ends with status 1 above 6 units for
+the worker or 14 for all parts together, at the lowest rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+import uvloop
+
+from app.process import Part
+from benchmarks.cpu import cpu_seconds, own_bytes
+from benchmarks.machine import headline, measured_on
+from benchmarks.rig import HOST, Rig, running
+from loadtests.load_result import LoadResult
+from loadtests.open_loop import HttpDoor, offer
+from loadtests.traffic import Traffic, users_of
+
+WORKER_UNITS, ALL_UNITS = 6.0, 14.0
+MIN_FULL_RATIO = 0.99
+WARM_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCost:
+    """At one offered rate; CPU milliseconds a request."""
+
+    rate: float
+    unit_ms: float
+    api_ms: float
+    triton_ms: float
+    redis_ms: float
+    full_ratio: float
+    p95_ms: float
+
+    @property
+    def all_ms(self) -> float:
+        return self.api_ms + self.triton_ms + self.redis_ms
+
+    def units(self, milliseconds: float) -> float:
+        return milliseconds / self.unit_ms
+
+
+def load(port: int, traffic: Traffic, rate: float, seconds: float) -> LoadResult:
+    """An open loop on a loop of its own, so that nothing of the last one is left."""
+
+    async def run() -> LoadResult:
+        door = HttpDoor(HOST, port, traffic)
+        try:
+            return await offer(door, rate, seconds)
+        finally:
+            await door.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(run())
+
+
+def costs_at(rig: Rig, rates: list[float], seconds: float, rounds: int) -> tuple[list[RequestCost], Part]:
+    """The cost of a request at each rate, medians over the rounds, and the worker that served."""
+    worker = rig.worker()
+    noop, noop_port = rig.noop()
+    traffic = Traffic(users_of(rig.settings.bundle))
+    parts = {"api": worker, "triton": rig.triton, "redis": rig.redis}
+    for port in (noop_port, rig.settings.http_port):
+        load(port, traffic, min(rates), WARM_SECONDS)
+    taken: dict[float, list[RequestCost]] = {rate: [] for rate in rates}
+    for _ in range(rounds):
+        for rate in rates:
+            unit, _ = _spent({"unit": noop}, noop_port, traffic, rate, seconds)
+            spent, result = _spent(parts, rig.settings.http_port, traffic, rate, seconds)
+            milliseconds = {f"{name}_ms": value for name, value in {**unit, **spent}.items()}
+            taken[rate].append(
+                RequestCost(
+                    rate, full_ratio=result.level_ratio("FULL"), p95_ms=result.quantile(95) * 1000, **milliseconds
+                )
+            )
+    return [_median(costs) for costs in taken.values()], worker
+
+
+def _spent(
+    parts: Mapping[str, Part], port: int, traffic: Traffic, rate: float, seconds: float
+) -> tuple[dict[str, float], LoadResult]:
+    before = {name: cpu_seconds(part) for name, part in parts.items()}
+    result = load(port, traffic, rate, seconds)
+    n = max(1, result.count(200))
+    return {name: (cpu_seconds(part) - before[name]) / n * 1000 for name, part in parts.items()}, result
+
+
+def _median(costs: list[RequestCost]) -> RequestCost:
+    return RequestCost(**{name: statistics.median(asdict(cost)[name] for cost in costs) for name in asdict(costs[0])})
+
+
+def redis_counters(url: str) -> dict[str, float]:
+    """Bytes in and out so far, reads of users so far, and bytes held."""
+    with redis.Redis.from_url(url) as client:
+        memory, stats = client.info("memory"), client.info("stats")
+        reads = client.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0)
+    return {
+        "sent": stats["total_net_output_bytes"],
+        "received": stats["total_net_input_bytes"],
+        "reads": reads,
+        "held": memory["used_memory_dataset"],
+    }
+
+
+def redis_figures(before: Mapping[str, float], after: Mapping[str, float], users: int) -> dict[str, float]:
+    """Bytes that Redis keeps a user, and that it moves for one read of a user."""
+    reads = max(1.0, after["reads"] - before["reads"])
+    return {
+        "bytes_a_user": before["held"] / max(1, users),
+        "sent_bytes_a_read": (after["sent"] - before["sent"]) / reads,
+        "received_bytes_a_read": (after["received"] - before["received"]) / reads,
+    }
+
+
+def markdown(costs: list[RequestCost], where: dict[str, str]) -> str:
+    """The section for RESULTS.md."""
+    rows = [
+        f"| {cost.rate:g} | {cost.unit_ms:.3f} | {_both(cost, cost.api_ms)} | {_both(cost, cost.triton_ms)} | "
+        f"{_both(cost, cost.redis_ms)} | {_both(cost, cost.all_ms)} | {cost.full_ratio:.3f} | {cost.p95_ms:.1f} |"
+        for cost in costs
+    ]
+    return (
+        "## CPU a request\n\n`python -m benchmarks.cpu_per_request`: CPU milliseconds a request, in units of the no-op "
+        f"endpoint in brackets.\n{headline(where)}\n"
+        "| requests/s | unit | API | Triton | Redis | all | FULL | p95 ms |\n|---|---|---|---|---|---|---|---|\n"
+        + "\n".join(rows) + "\n"
+    )  # fmt: skip
+
+
+def _both(cost: RequestCost, milliseconds: float) -> str:
+    return f"{milliseconds:.2f} ({cost.units(milliseconds):.1f})"
+
+
+def document(
+    rig: Rig, costs: list[RequestCost], worker: Part, where: dict[str, str], before: Mapping[str, float]
+) -> dict[str, Any]:
+    """Everything that the capacity model needs, in JSON's types."""
+    users = len(users_of(rig.settings.bundle))
+    return {
+        "measured": where,
+        "candidates": rig.settings.candidates,
+        "requests": [asdict(cost) for cost in costs],
+        "redis": redis_figures(before, redis_counters(rig.settings.redis_address), users),
+        "worker_own_bytes": own_bytes(worker),
+    }
+
+
+def main() -> int:
+    asking = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asking.add_argument("--bundle", type=Path)
+    asking.add_argument("--rates", type=float, nargs="+", default=[50.0, 100.0])
+    asking.add_argument("--seconds", type=float, default=20.0)
+    asking.add_argument("--rounds", type=int, default=3)
+    asking.add_argument("--instances", type=int, default=1, help="of the model in Triton")
+    asking.add_argument("--json", type=Path)
+    asking.add_argument("--gate", action="store_true")
+    asked = asking.parse_args()
+    where = measured_on()
+    with running(asked.bundle, asked.instances) as rig:
+        before = redis_counters(rig.settings.redis_address)
+        costs, worker = costs_at(rig, asked.rates, asked.seconds, asked.rounds)
+        told = document(rig, costs, worker, where, before)
+    print(markdown(costs, where))
+    if asked.json:
+        asked.json.write_text(json.dumps(told, indent=1) + "\n")
+    lowest = min(costs, key=lambda cost: cost.rate)
+    if lowest.full_ratio < MIN_FULL_RATIO:
+        print(f"only {lowest.full_ratio:.1%} of the answers were FULL: this says nothing", file=sys.stderr)
+        return 1
+    over = lowest.units(lowest.api_ms) > WORKER_UNITS or lowest.units(lowest.all_ms) > ALL_UNITS
+    return int(asked.gate and over)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
