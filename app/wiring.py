@@ -74,6 +74,7 @@ SOURCES = ("two_tower", "collaborative", "content", "popularity", "preference")
 SEARCH_THREADS = 2
 SEARCHES_WAITING = 32
 POLL_SECONDS = 0.5
+CLOSING_SECONDS = 2.0
 TOO_LATE = frozenset({f"{RANKING}.timeout", "deadline.near"})
 
 log = logging.getLogger("streamrec.wiring")
@@ -395,9 +396,8 @@ class Serving:
         self.ready = False
         for task in self._watching:
             task.cancel()
-        for task in self._watching:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if self._watching:  # not longer than this for one that does not heed it: the process ends anyway
+            await asyncio.wait(self._watching, timeout=CLOSING_SECONDS)
         await self.process.close()
 
 

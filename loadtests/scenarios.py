@@ -115,7 +115,7 @@ async def heal(rig: Rig) -> None:
     await rig.heal()
 
 
-ALL = ("two_tower", "collaborative", "content", "popularity")
+ALL = ("two_tower", "collaborative", "content", "popularity", "preference")
 STALE, SIMPLE, PARTIAL = Level.STALE_FEATURES, Level.SIMPLE_RANKING, Level.PARTIAL_RETRIEVAL
 
 SINGLE_FAULTS = (

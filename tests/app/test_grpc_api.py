@@ -131,7 +131,7 @@ async def test_the_callers_deadline_is_passed_on_within_bounds(
     channel: grpc.aio.Channel, serving: FakeServing, seconds: float | None, low: float, high: float
 ) -> None:
     await ask(channel, pb.RecommendRequest(user_id="42"), seconds)
-    assert low < serving.remaining[0] <= high
+    assert low < serving.remaining[0] <= high + 0.01  # gRPC's clock and ours are not the same
 
 
 class LateCall:

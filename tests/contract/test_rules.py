@@ -153,7 +153,8 @@ def test_a_rule_names_what_it_moved_up_and_nothing_else(rule: Rule, slate: Slate
         assert after.moved
     rose = {row for at, row in enumerate(rows_of(after)) if at < place[row]}
     passed = rose - after.moved.keys()
-    assert not passed or rule.name == "promotion"  # what makes room for a pin may rise by falling places above it
+    # what makes room for a pin, or stands over a creator's cap, lets rise what stood below it
+    assert not passed or rule.name in {"promotion", "creators"}
 
 
 @pytest.mark.parametrize("rule", [rule for rule in ORDERING if rule.name in {"diversity", "mmr", "dpp"}], ids=repr)
