@@ -29,6 +29,8 @@ PREFETCH_SHARE = 0.5
 RETRY_SECONDS = 1
 TICK_SECONDS = 0.02
 TICKS = 5
+LEAST_LOOKS = 3
+ALMOST = 0.999  # of a sum of floats
 
 
 class Priority(StrEnum):
@@ -63,13 +65,17 @@ ADMITTED: ContextVar[Admitted] = ContextVar("admitted", default=Admitted())  # n
 
 
 class StandingDelay:
-    """How late the event loop is, at least, over the last ``TICKS`` looks: a burst passes, a queue stands.
+    """How late the event loop is, at least, over the last looks: a burst passes, a queue stands.
 
-    The minimum over an interval as the measure of a queue is CoDel's (Nichols and Jacobson, 2012).
+    The looks are those of the last ``TICKS * TICK_SECONDS``, three at least; one that is overdue counts, because a loop
+    with a second of work in hand looks once in a second. The minimum over an interval as the measure of a queue is
+    CoDel's (Nichols and Jacobson, 2012).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._late: deque[float] = deque(maxlen=TICKS)
+        self._due = float("inf")
 
     def on_sample(self, seconds: float) -> None:
         """The loop came ``seconds`` later than asked."""
@@ -77,14 +83,22 @@ class StandingDelay:
 
     @property
     def seconds(self) -> float:
-        return min(self._late) if len(self._late) == TICKS else 0.0
+        """Zero where too little is known."""
+        overdue = self._clock() - self._due
+        seen = [overdue, *reversed(self._late)] if overdue > TICK_SECONDS else list(reversed(self._late))
+        span = 0.0
+        for count, late in enumerate(seen, 1):
+            span += TICK_SECONDS + late
+            if count >= LEAST_LOOKS and span >= TICKS * TICK_SECONDS * ALMOST:
+                return min(seen[:count])
+        return 0.0
 
     async def watch(self) -> None:
         """Look for as long as the process lives."""
         while True:
-            asked = time.monotonic() + TICK_SECONDS
+            self._due = self._clock() + TICK_SECONDS
             await asyncio.sleep(TICK_SECONDS)
-            self.on_sample(max(0.0, time.monotonic() - asked))
+            self.on_sample(max(0.0, self._clock() - self._due))
 
 
 class Observer(Protocol):
@@ -168,5 +182,6 @@ class Place:
         admission, seconds = self.admission, self.admission.clock() - self.began
         admission.in_flight -= 1
         admission.limit.on_sample(seconds, self.in_flight, outcome)
-        if outcome is not Outcome.IGNORE:
+        crowded = outcome is Outcome.FAILURE and admission.limit.succeeding
+        if outcome is Outcome.SUCCESS or crowded:  # fewer candidates would not have helped what is broken
             admission.quality.on_sample(seconds, self.in_flight)

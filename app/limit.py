@@ -13,6 +13,7 @@ bounded is what the deadline bounds, time.
     a failure                   limit *= 0.9, at most once in ``calm_seconds``, and only beside successes: where nothing
                                 succeeds, something is broken, and fewer requests would not mend it
 
+Growing fast takes samples that began at the limit: an earlier one waited for fewer than the limit lets in.
 It grows only while at least half of it is in use. Under a steady overload every request waits, and the fastest one
 would say that waiting is normal; so every ``probe_seconds`` the limit is cut to a quarter for as long as it takes to
 measure "no load" anew (BBR does the same: Cardwell et al., 2016).
@@ -29,12 +30,14 @@ from enum import Enum
 PROBE_SHARE = 0.25
 PROBE_SAMPLES = 4
 QUIET_SECONDS = 0.2
+FULLY_USED = 0.9
 
 
 class Outcome(Enum):
     """How a request ended, as far as it tells of load."""
 
     SUCCESS = "success"
+    ASIDE = "aside"  # in time, but something was waited for in vain, or the ranker was not asked
     FAILURE = "failure"  # there was not enough time for it
     IGNORE = "ignore"  # it says nothing: the caller left, or it was no full path
 
@@ -79,14 +82,20 @@ class Vegas:
         least, share = self.policy.least, PROBE_SHARE if self._probed is not None else 1.0
         return int(max(least, self.estimate * share))
 
+    @property
+    def succeeding(self) -> bool:
+        """Whether the full path has succeeded just now. Where not, what fails is broken, not crowded."""
+        return self.clock() - self._succeeded_at <= QUIET_SECONDS
+
     def on_sample(self, seconds: float, in_flight: int, outcome: Outcome) -> None:
         """A request ended after ``seconds``; ``in_flight`` were there when it began, itself included."""
         now = self.clock()
         if outcome is Outcome.SUCCESS:
             self._succeeded_at = now
+        if outcome in {Outcome.SUCCESS, Outcome.ASIDE}:
             self._measure(now, seconds, in_flight)
             self._follow(seconds - self.no_load, in_flight)
-        elif outcome is Outcome.FAILURE and now - self._succeeded_at <= QUIET_SECONDS:
+        elif outcome is Outcome.FAILURE and self.succeeding:
             self._cut(now)
 
     def _measure(self, now: float, seconds: float, in_flight: int) -> None:
@@ -105,7 +114,8 @@ class Vegas:
         if waiting > policy.beta_seconds:
             self.estimate -= 0.1
         elif waiting < policy.alpha_seconds and in_flight * 2 >= self.estimate and self._probed is None:
-            self.estimate += 1.0 if waiting < policy.alpha_seconds / 2 else 1.0 / self.estimate
+            fast = waiting < policy.alpha_seconds / 2 and in_flight >= FULLY_USED * self.estimate
+            self.estimate += 1.0 if fast else 1.0 / self.estimate
         self.estimate = min(max(self.estimate, policy.least), policy.most)
 
     def _cut(self, now: float) -> None:

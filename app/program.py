@@ -15,12 +15,17 @@ from app import log
 from app.settings import Settings
 from domain.errors import StreamRecError
 
+SWITCH_SECONDS = 0.001
+"""How long a thread that has work waits for the event loop to let it: Python's 5 ms, several times a search of the
+index, are most of the time that retrieval has when the loop is busy."""
+
 
 def run_process(work: Callable[[Settings], Coroutine[Any, Any, None]]) -> int:
     """Run ``work`` with the environment's settings to its end, as a program of its own; the exit status: 0 or 2."""
     try:
         settings = Settings.from_environment(os.environ)
         log.configure(settings.log_level)
+        sys.setswitchinterval(SWITCH_SECONDS)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(work(settings))
     except StreamRecError as error:

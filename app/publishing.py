@@ -29,7 +29,8 @@ from release.publish import (
     features_missing,
     features_written,
     publish,
-    publishing,
+    restoring,
+    undisturbed,
 )
 from release.triton_control import TritonControl
 from release.triton_repository import TritonRepository
@@ -106,13 +107,13 @@ def _give(part: str, what: Callable[[], object], echo: Echo) -> bool:
 
 def give_model(settings: Settings, echo: Echo = print) -> None:
     """Load the current model in Triton if it is not there; raises ``StreamRecError``."""
-    with publishing(settings.home):
+    with restoring(settings.home, "triton"):
         ensure_loaded(Bundle.load(settings.bundle), target_of(settings), echo)
 
 
 def give_features(settings: Settings, echo: Echo = print) -> None:
     """Write the current user features into Redis if they are not there; raises ``StreamRecError``."""
-    with publishing(settings.home):
+    with restoring(settings.home, "redis"):
         bundle = Bundle.load(settings.bundle)
         if features_missing(bundle.version, _redis_of(settings)):
             features_written(bundle, _redis_of(settings), lambda given: _restore(given, settings, echo))
@@ -126,7 +127,7 @@ def lost(settings: Settings) -> bool:
 def model_lost(settings: Settings) -> bool:
     """Whether Triton answers without the current model. Not while somebody publishes: it is then between two."""
     with contextlib.suppress(PublishError, BundleError, Unreachable):
-        with publishing(settings.home, patience_seconds=0):
+        with undisturbed(settings.home, patience_seconds=0):
             publication = read_publication(settings.bundle)
         if publication is not None:  # asked without the lock: a Triton that hangs must keep nobody from it
             with TritonControl(settings.triton_address) as triton:
@@ -137,7 +138,7 @@ def model_lost(settings: Settings) -> bool:
 def features_lost(settings: Settings) -> bool:
     """Whether Redis answers without the current user features. Not while somebody publishes."""
     with contextlib.suppress(PublishError, BundleError, Unreachable):
-        with publishing(settings.home, patience_seconds=0):
+        with undisturbed(settings.home, patience_seconds=0):
             version = read_manifest(settings.bundle).version
         return features_missing(version, _redis_of(settings))
     return False

@@ -75,6 +75,7 @@ SEARCH_THREADS = 2
 SEARCHES_WAITING = 32
 POLL_SECONDS = 0.5
 CLOSING_SECONDS = 2.0
+WAITED_FOR = frozenset(f"{name}.timeout" for name in (FEATURES, *SOURCES))
 TOO_LATE = frozenset({f"{RANKING}.timeout", "deadline.near"})
 
 log = logging.getLogger("streamrec.wiring")
@@ -299,7 +300,10 @@ class Serving:
         if not TOO_LATE.isdisjoint(given.reasons):
             fair = granted >= self.process.settings.deadline_seconds / 2
             return Outcome.FAILURE if fair else Outcome.IGNORE
-        return Outcome.SUCCESS if given.level < DegradationLevel.BATCH_LIST else Outcome.IGNORE
+        if given.level >= DegradationLevel.BATCH_LIST:
+            return Outcome.IGNORE
+        aside = given.level is DegradationLevel.SIMPLE_RANKING or not WAITED_FOR.isdisjoint(given.reasons)
+        return Outcome.ASIDE if aside else Outcome.SUCCESS
 
     def state(self) -> Mapping[str, Any]:
         """For ``/healthz``: what is loaded here and how each dependency is."""

@@ -3,8 +3,8 @@
     python -m loadtests.chaos [SCENARIO ...] [--bundle FOLDER] [--write]
 
 Redis, Triton and the workers are real processes, with a fault proxy before each dependency; the load is open-loop, and
-every scenario names the level it expects. Prints a table; with ``--write`` also ``benchmarks/CHAOS.md`` and the picture
-in ``docs/img``. Ends with status 1 if a promise of ``loadtests/budget.toml`` is broken.
+every scenario names the level it expects. Prints a table; with ``--write`` also ``benchmarks/CHAOS.md``, the picture in
+``docs/img`` and what the README shows of both. Ends with status 1 if a promise of ``loadtests/budget.toml`` is broken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 import uvloop
 
 from app.settings import Settings
-from loadtests.chaos_report import chaos_table, draw, write_report
+from loadtests.chaos_report import chaos_table, draw, show_in, write_report
 from loadtests.load_result import LoadResult
 from loadtests.open_loop import HttpDoor, budget, offer
 from loadtests.rig import HOST, Rig, running
@@ -124,7 +124,7 @@ def main() -> int:
     asking = argparse.ArgumentParser(description="What breaks, and what holds all the same")
     asking.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(PLAYS)}; none: all")
     asking.add_argument("--bundle", type=Path, help="trained bundle (default: the served one)")
-    asking.add_argument("--write", action="store_true", help="write benchmarks/CHAOS.md and docs/img/chaos.png")
+    asking.add_argument("--write", action="store_true", help="write CHAOS.md, README's table and the picture")
     asked = asking.parse_args()
     if unknown := set(asked.scenarios) - set(PLAYS):
         asking.error(f"no scenario {', '.join(sorted(unknown))}")
@@ -137,6 +137,7 @@ def main() -> int:
     if asked.write:
         draw(outcomes, ROOT / "docs" / "img" / "chaos.png")
         write_report(outcomes, ROOT / "benchmarks" / "CHAOS.md", started, bundle)
+        show_in(ROOT / "README.md", outcomes, started)
     return 1 if any(outcome.broken for outcome in outcomes) else 0
 
 

@@ -83,8 +83,7 @@ class FaultyRanker:
 
     ranker: Ranker
     faults: Faults
-    _slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
-    _sized: int = 0
+    _free_at: list[float] = field(default_factory=list)  # a moment of the loop's clock for each slot
 
     @property
     def name(self) -> str:
@@ -104,11 +103,13 @@ class FaultyRanker:
         return await self.ranker.score(user, candidates, deadline)
 
     async def _delayed(self, n: int) -> Floats:
-        if self._sized != self.faults.ranker_slots:
-            self._sized = self.faults.ranker_slots
-            self._slots = asyncio.Semaphore(self._sized)
-        async with self._slots:
-            await asyncio.sleep(self.faults.ranker_seconds)
+        """In the slot that is free first. Who leaves has had their place: a ranker does not hear of that."""
+        now, slots = asyncio.get_running_loop().time(), self.faults.ranker_slots
+        if len(self._free_at) != slots:
+            self._free_at = [now] * slots
+        slot = min(range(slots), key=self._free_at.__getitem__)
+        self._free_at[slot] = max(now, self._free_at[slot]) + self.faults.ranker_seconds
+        await asyncio.sleep(self._free_at[slot] - now)
         return np.linspace(1, 0, n, dtype=np.float32)
 
 

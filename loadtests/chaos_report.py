@@ -21,12 +21,16 @@ BIN_SECONDS = 0.5
 COLOURS = ("#2a9d5c", "#8ab94a", "#e3c13c", "#e58a2e", "#d2472f", "#7d1d3f")
 HEADINGS = ("scenario", "expected", "available", "p50", "p95", "p99 ms", "levels", "FULL again s", "promise")
 
+BEGIN, END = "<!-- make chaos writes from here -->", "<!-- to here -->"
+
 METHOD = """
-Method: Redis, Triton and one worker are real processes on one machine, with a fault proxy of the project's own before
-Redis and Triton; sources and ranker are broken at their Protocols by `loadtests/chaos_app.py`. The load is open-loop
-(latency from the moment a request was due) and shares the machine. Figures are of the time under the fault, mending
-included; "FULL again" counts from the dependency's return to the first of 20 answers in a row at `FULL`. Overload has
-its capacity fixed by a ranker of 8 slots of 40 ms. The promises are in `loadtests/budget.toml`.
+Method: Redis, Triton and one worker (two under overload and SIGTERM) are real processes on one machine, with a fault
+proxy of the project's own before Redis and Triton; sources and ranker are broken at their Protocols by
+`loadtests/chaos_app.py`. The load is open-loop (latency from the moment a request was due) and shares the machine.
+Figures are of the time under the fault, mending included; "FULL again" counts from the dependency's return to the first
+of 20 answers in a row at `FULL`. Overload has its capacity fixed by a ranker of 4 slots of 20 ms, two in each worker,
+which works on for callers that have given up; "on the full path" means ranked by it, if need be fewer candidates. The
+promises are in `loadtests/budget.toml`.
 """
 
 
@@ -37,7 +41,7 @@ def rows_of(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
             outcome.expected,
             f"{outcome.during.availability:.2%}",
             *(f"{outcome.during.quantile(percent) * 1000:.1f}" for percent in (50, 95, 99)),
-            ", ".join(f"{level} {n / len(outcome.during.samples):.1%}" for level, n in _mix(outcome)),
+            _levels(outcome),
             "-" if math.isnan(outcome.recovery_seconds) else f"{outcome.recovery_seconds:.1f}",
             "; ".join(outcome.broken) or "kept",
         )
@@ -45,8 +49,10 @@ def rows_of(outcomes: Sequence[Outcome]) -> list[tuple[str, ...]]:
     ]
 
 
-def _mix(outcome: Outcome) -> list[tuple[str, int]]:
-    return outcome.during.levels.most_common()
+def _levels(outcome: Outcome) -> str:
+    n = len(outcome.during.samples)
+    mix = ", ".join(f"{level} {count / n:.1%}" for level, count in outcome.during.levels.most_common())
+    return f"{mix}; {outcome.told}" if outcome.told else mix
 
 
 def chaos_table(outcomes: Sequence[Outcome]) -> str:
@@ -55,16 +61,37 @@ def chaos_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def write_report(outcomes: Sequence[Outcome], file: Path, started: float, bundle: Path) -> None:
-    """The page that the README shows: machine, date, commit, method, table."""
+    """The whole page: machine, date, commit, method, table."""
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started))
     machine = f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}"
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows_of(outcomes)]
-    broken = sum(bool(outcome.broken) for outcome in outcomes)
-    verdict = "Every promise was kept." if not broken else f"{broken} scenarios broke a promise."
-    head = f"# Chaos\n\nMachine: {machine}. Date: {when}. Commit: {_commit()}. Bundle: {bundle.name}.\n"
+    busy = f"Load of the machine at the end, the run's own included: {os.getloadavg()[0]:.1f}."
+    head = f"# Chaos\n\nMachine: {machine}. Date: {when}. Commit: {_commit()}. Bundle: {bundle.name}. {busy}\n"
     picture = "![rate, latency and levels over the run](../docs/img/chaos.png)"
-    file.write_text(f"{head}Written by `make chaos`.\n{METHOD}\n{verdict}\n\n" + "\n".join(lines) + f"\n\n{picture}\n")
+    file.write_text(
+        f"{head}Written by `make chaos`.\n{METHOD}\n{_verdict(outcomes)}\n\n{_markdown(outcomes)}\n\n{picture}\n"
+    )
+
+
+def show_in(readme: Path, outcomes: Sequence[Outcome], started: float) -> None:
+    """Put table and picture between the two marks of the README; raises ``ValueError`` where they are not."""
+    before, begin, rest = readme.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"{readme} has no marks for the table")
+    when = time.strftime("%Y-%m-%d", time.gmtime(started))
+    told = f"`make chaos` on {when}, commit {_commit()}: {_verdict(outcomes)} Method: [CHAOS.md](benchmarks/CHAOS.md)."
+    picture = "![rate, latency and levels over the run](docs/img/chaos.png)"
+    readme.write_text(f"{before}{begin}\n{told}\n\n{_markdown(outcomes)}\n\n{picture}\n{end}{after}")
+
+
+def _verdict(outcomes: Sequence[Outcome]) -> str:
+    broken = sum(bool(outcome.broken) for outcome in outcomes)
+    return f"{broken} scenarios broke a promise." if broken else "Every promise was kept."
+
+
+def _markdown(outcomes: Sequence[Outcome]) -> str:
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows_of(outcomes))])
 
 
 def _processor() -> str:

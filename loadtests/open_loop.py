@@ -16,7 +16,7 @@ import os
 import sys
 import tomllib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,13 +45,15 @@ class Door(Protocol):
 class HttpDoor:
     """Kept-alive connections, as many as are needed at once up to a bound; a request waits where there is none free.
 
-    ``keep_alive`` False opens a connection for each request. ``inspect`` sees every answer with the user who asked.
+    ``keep_alive`` False opens a connection for each request; ``in_turn`` lets those that are open take turns, as a load
+    balancer does, instead of keeping few of them busy. ``inspect`` sees every answer with the user who asked.
     """
 
     host: str
     port: int
     traffic: Traffic
     keep_alive: bool = True
+    in_turn: bool = False
     inspect: Callable[[str, Response], object] = lambda _user, _response: None
     _idle: deque[HttpConnection] = field(default_factory=deque)
     _requests: Iterator[tuple[str, bytes]] = field(init=False)
@@ -96,10 +98,14 @@ class HttpDoor:
             connection.close()
         return response
 
+    def hold(self, connections: Sequence[HttpConnection]) -> None:
+        """Use these, and open others only when all are busy."""
+        self._idle.extend(connections)
+
     def _free(self) -> HttpConnection | None:
-        """The one used last: few connections stay busy, and the rest may age out."""
+        """The one used last: few connections stay busy, and the rest may age out. Or the one used longest ago."""
         while self._idle:
-            if (connection := self._idle.pop()).usable:
+            if (connection := self._idle.popleft() if self.in_turn else self._idle.pop()).usable:
                 return connection
         return None
 

@@ -29,6 +29,7 @@ from loadtests.http_connection import ConnectionLost, HttpConnection, Response
 HOST = "127.0.0.1"
 READY_SECONDS = 60.0
 BACKLOG = 2048
+MAX_WORKERS = 8  # that are ever started on one rig
 
 
 def free_ports(n: int) -> list[int]:
@@ -84,6 +85,12 @@ class Rig:
         self.workers.append(part)
         return part
 
+    async def workers_are(self, n: int) -> None:
+        """At least so many run and are ready."""
+        for _ in range(n - sum(part.running for part in self.workers)):
+            self.start_worker()
+        await self.workers_ready()
+
     async def workers_ready(self) -> None:
         """Until every living worker answers on its control port and the door says ready; raises ``TimeoutError``."""
         async with asyncio.timeout(READY_SECONDS):
@@ -117,6 +124,20 @@ class Rig:
             return await connection.ask(f"GET {path} HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode())
         finally:
             connection.close()
+
+    async def even_connections(self, each: int) -> list[HttpConnection]:
+        """Open connections, ``each`` to every living worker, in turn: who accepts one is chance, as on any socket.
+
+        Raises ``TimeoutError``.
+        """
+        ask = f"GET /healthz HTTP/1.1\r\nhost: {HOST}\r\n\r\n".encode()
+        found: dict[int, list[HttpConnection]] = {part.process.pid: [] for part in self.workers if part.running}
+        async with asyncio.timeout(READY_SECONDS):
+            while min(map(len, found.values())) < each:
+                connection = await HttpConnection.open(HOST, self.port)
+                held = found[json.loads((await connection.ask(ask)).body)["worker"]]
+                held.append(connection) if len(held) < each else connection.close()
+        return [connection for turn in zip(*found.values(), strict=True) for connection in turn]
 
     async def heal(self) -> None:
         """Nothing is wrong any more, as far as this rig can say."""
@@ -166,7 +187,9 @@ class Rig:
 @asynccontextmanager
 async def running(bundle: Path, home: Path, triton_venv: Path, workers: int = 1) -> AsyncIterator[Rig]:
     """Everything started on free ports over a copy of the unpublished ``bundle``, and ended with the block."""
-    http, grpc, redis, triton, triton_http, triton_metrics, redis_proxy, triton_proxy, *controls = free_ports(12)
+    http, grpc, redis, triton, triton_http, triton_metrics, redis_proxy, triton_proxy, *controls = free_ports(
+        8 + MAX_WORKERS
+    )
     behind = Settings(
         home=home, http_port=http, grpc_port=grpc, redis_port=redis, triton_grpc_port=triton,
         triton_http_port=triton_http, triton_metrics_port=triton_metrics, triton_venv=triton_venv,

@@ -47,7 +47,7 @@ class Outcome:
     broken: tuple[str, ...]
     offset: float = 0.0  # seconds from the start of the whole run, for the timeline
     whole: LoadResult = field(default_factory=lambda: LoadResult(0, 0, []))
-    extra: dict[str, Any] = field(default_factory=dict)
+    told: str = ""  # what the levels do not say
 
 
 def lower_than(expected: Level, result: LoadResult) -> list[Sample]:

@@ -28,6 +28,7 @@ from release.triton_control import TritonControl
 from release.triton_repository import TritonRepository, link_or_copy, numbered
 
 KEPT_BUNDLES = 3
+PATIENCE_SECONDS = 10.0  # with somebody else who publishes or restores
 FEATURES_KEY = "streamrec:features"
 """In Redis: the version of the bundle whose user features are there. It goes when they go."""
 FEATURES_SECONDS = 12 * 3600
@@ -107,21 +108,44 @@ def _pass_gates(bundle: Bundle, target: PublishTarget, echo: Echo, accepted_beca
 
 
 @contextlib.contextmanager
-def publishing(home: Path, patience_seconds: float = 10.0) -> Iterator[None]:
-    """Only one at a time may publish or restore; raises ``PublishError`` if another does for so long."""
-    home.mkdir(parents=True, exist_ok=True)
+def publishing(home: Path, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Only one at a time may publish, while nobody restores; raises ``PublishError`` if another does for so long."""
+    with _held(home / "publish.lock", fcntl.LOCK_EX, patience_seconds):
+        yield
+
+
+@contextlib.contextmanager
+def undisturbed(home: Path, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
+    """Nobody publishes meanwhile; raises ``PublishError`` if somebody does for so long."""
+    with _held(home / "publish.lock", fcntl.LOCK_SH, patience_seconds):
+        yield
+
+
+@contextlib.contextmanager
+def restoring(home: Path, part: str) -> Iterator[None]:
+    """Nobody publishes, and nobody else restores ``part``: a part that hangs keeps no other from what it lost.
+
+    Raises ``PublishError`` if it has to wait too long.
+    """
+    with undisturbed(home), _held(home / f"restore-{part}.lock", fcntl.LOCK_EX, PATIENCE_SECONDS):
+        yield
+
+
+@contextlib.contextmanager
+def _held(file: Path, how: int, patience_seconds: float) -> Iterator[None]:
+    file.parent.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + patience_seconds
-    with (home / "publish.lock").open("w") as lock:
-        while not _locked(lock.fileno()):
+    with file.open("w") as lock:
+        while not _locked(lock.fileno(), how):
             if time.monotonic() >= end:
                 raise PublishError("another publication is going on")
             time.sleep(0.05)
         yield
 
 
-def _locked(file: int) -> bool:
+def _locked(file: int, how: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

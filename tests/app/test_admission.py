@@ -64,6 +64,30 @@ def test_a_place_given_back_is_taken_again() -> None:
     assert admission.begin() is not None
 
 
+def quality_after(*outcomes: Outcome) -> float:
+    """What the quality factor is when two requests at a time have ended so, each 0.1 s after it began."""
+    now = [100.0]
+    admission = Admission(FOUR, clock=lambda: now[0])
+    for outcome in outcomes:
+        first, second = admission.begin(), admission.begin()
+        assert first is not None
+        assert second is not None
+        now[0] += 0.1
+        first.end(Outcome.IGNORE)
+        second.end(outcome)
+    return admission.quality.factor
+
+
+def test_answers_that_are_late_beside_successes_narrow_what_is_ranked() -> None:
+    assert quality_after(Outcome.SUCCESS) < 1
+    assert quality_after(Outcome.SUCCESS, Outcome.FAILURE) < quality_after(Outcome.SUCCESS)
+
+
+def test_a_dependency_that_hangs_does_not_narrow_what_is_ranked() -> None:
+    assert quality_after(*[Outcome.FAILURE] * 50) == 1
+    assert quality_after(*[Outcome.ASIDE] * 50) == 1
+
+
 def test_whoever_was_sent_the_short_path_stays_on_it() -> None:
     admission = Admission(FOUR)
     with admission.inside(Admitted(Path.SHORT)):
@@ -87,13 +111,36 @@ def test_past_the_second_limit_a_prefetch_is_refused_first_and_then_everyone() -
 def test_a_burst_is_no_standing_delay_and_a_queue_is() -> None:
     delay = StandingDelay()
     admission = Admission(FOUR, delay=delay)
-    for late in (0.0, *[0.5] * (TICKS - 1)):
+    for late in (0.0, 0.5, 0.5):
         delay.on_sample(late)
     assert admission.decide(Priority.USER) is Path.FULL
     delay.on_sample(0.5)
     assert admission.decide(Priority.USER) is Path.REFUSED
     delay.on_sample(0.0)
     assert admission.decide(Priority.USER) is Path.FULL
+
+
+def test_small_delays_need_a_tenth_of_a_second_of_looks() -> None:
+    delay = StandingDelay()
+    for _ in range(TICKS - 1):
+        delay.on_sample(0.0)
+        assert delay.seconds == 0
+    for _ in range(3):
+        delay.on_sample(0.03)
+    assert delay.seconds == 0.03
+
+
+async def test_a_loop_that_has_been_late_and_does_not_come_back_is_a_queue() -> None:
+    now = [0.0]
+    delay = StandingDelay(lambda: now[0])
+    watching = asyncio.create_task(delay.watch())
+    await asyncio.sleep(0)
+    now[0] = 0.4  # and the loop has not come to look
+    assert delay.seconds == 0
+    for _ in range(2):
+        delay.on_sample(0.3)
+    assert delay.seconds == pytest.approx(0.3)
+    watching.cancel()
 
 
 def test_a_priority_that_nobody_knows_is_a_person() -> None:

@@ -71,6 +71,20 @@ def test_where_nothing_succeeds_fewer_requests_would_mend_nothing(limit: Vegas, 
     assert limit.estimate == 20
 
 
+def test_answers_that_went_around_a_fault_do_not_make_it_look_like_a_crowd(limit: Vegas, clock: Clock) -> None:
+    clock.now += 0.3
+    for _ in range(100):
+        clock.now += 0.1
+        limit.on_sample(FAST, 1, Outcome.ASIDE)
+        limit.on_sample(0.15, 20, Outcome.FAILURE)
+    assert limit.estimate == 20
+
+
+def test_answers_that_went_around_a_fault_tell_of_waiting_all_the_same(limit: Vegas) -> None:
+    limit.on_sample(FAST + 0.07, 20, Outcome.ASIDE)
+    assert limit.estimate < 20
+
+
 def test_what_says_nothing_changes_nothing(limit: Vegas) -> None:
     before = limit.estimate
     limit.on_sample(9.0, 20, Outcome.IGNORE)

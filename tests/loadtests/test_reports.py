@@ -8,7 +8,7 @@ import pytest
 
 from domain.degradation import DegradationLevel as Level
 from loadtests.chaos import PLAYS, joined
-from loadtests.chaos_report import chaos_table, draw, write_report
+from loadtests.chaos_report import BEGIN, END, chaos_table, draw, show_in, write_report
 from loadtests.load_result import LoadResult, Sample
 from loadtests.open_loop import budget
 from loadtests.scenarios import Outcome, Scenario, judged, nothing, recovery_seconds
@@ -72,6 +72,33 @@ def test_the_table_the_page_and_the_pictures_are_made(tmp_path: Path) -> None:
     draw_sweep([load("FULL"), load("FULL", rate=20)], tmp_path / "sweep.png")
     assert "20" in sweep_table([load("FULL", rate=20)])
     assert (tmp_path / "sweep.png").stat().st_size > 1000
+
+
+def test_the_readme_shows_the_last_run_between_its_marks(tmp_path: Path) -> None:
+    during = load(*["FULL"] * 5)
+    outcome = Outcome("calm", "FULL", during, 0.1, (), whole=during, told="no cloud")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):
+        show_in(readme, [outcome], 0.0)
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert text.count("FULL 100.0%; no cloud") == 1
+    assert "old" not in text
+
+
+def test_the_readme_has_the_marks() -> None:
+    show = Path(__file__).resolve().parents[2] / "README.md"
+    assert show.read_text().index(BEGIN) < show.read_text().index(END)
+
+
+def test_fewer_candidates_are_still_the_full_path_and_a_list_is_not() -> None:
+    wanted = PROMISES["overload"] | {"capacity": 10}
+    narrowed = [Sample(i / 10, 0.05, 200, "PARTIAL_RETRIEVAL", ("narrowed",)) for i in range(10)]
+    assert _overload_broken(LoadResult(10, 1.0, narrowed), wanted) == []
+    without = [part._replace(reasons=("narrowed", "content.timeout")) for part in narrowed]
+    assert len(_overload_broken(LoadResult(10, 1.0, without), wanted)) == 1
 
 
 def test_every_tail_in_the_budget_belongs_to_a_scenario() -> None:

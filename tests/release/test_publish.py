@@ -28,6 +28,8 @@ from release.publish import (
     features_missing,
     publish,
     publishing,
+    restoring,
+    undisturbed,
     workers_using,
 )
 from release.triton_control import TritonControl
@@ -257,6 +259,16 @@ def test_only_one_publishes_at_a_time(alone: PublishTarget) -> None:
         publishing(alone.home, patience_seconds=0.0),
     ):
         pass
+
+
+def test_a_part_that_hangs_while_it_is_restored_keeps_only_publishing_waiting(alone: PublishTarget) -> None:
+    with restoring(alone.home, "triton"):
+        with restoring(alone.home, "redis"), undisturbed(alone.home, patience_seconds=0.0):
+            pass
+        with pytest.raises(PublishError), publishing(alone.home, patience_seconds=0.0):
+            pass
+    with publishing(alone.home, patience_seconds=0.0), pytest.raises(PublishError):
+        undisturbed(alone.home, patience_seconds=0.0).__enter__()
 
 
 def test_whoever_follows_current_never_finds_nothing(alone: PublishTarget, make_bundle: Made) -> None:
