@@ -80,12 +80,7 @@ def parser() -> argparse.ArgumentParser:
     back = "Offer removed items again"
     add("restore", restore, back).add_argument("items", nargs="+", metavar="ITEM", help="item ids")
     add("removed", show_removed, "List the items that `remove` took out, and since when")
-    synthetic = add("synth", synth, "Write a made-up bundle of any size, or one with DCN-V2 of the reference size")
-    synthetic.add_argument("--items", type=int, default=1_000_000)
-    synthetic.add_argument("--users", type=int, default=1_000_000)
-    synthetic.add_argument("--like", type=Path, metavar="BUNDLE", help="this bundle with the reference graph instead")
-    synthetic.add_argument("--out", type=Path, required=True, help="new folder for the bundle")
-    synthetic.add_argument("--seed", type=int, default=0)
+    _add_synth(add("synth", synth, "Write a made-up bundle of any size, or one with DCN-V2 of the reference size"))
     _add_evaluate(add("evaluate", evaluate, "Measure models and baselines on what users did last; write a report"))
     add("serve", serve, "Start Redis, Triton and the workers, and keep them running")
     _add_recommend(add("recommend", recommend, "Ask the running service for a slate"))
@@ -93,15 +88,19 @@ def parser() -> argparse.ArgumentParser:
     bundle.add_argument("verb", choices=["show"])
     bundle.add_argument("folder", type=Path, nargs="?", help="default: the one that is served")
     add("health", health, "Exit 0 if the running service is ready; for sidecars and HEALTHCHECK")
-    made = add("key", make_key, "Make an API key: the line for STREAMREC_API_KEYS on stdout, the key itself on stderr")
-    made.add_argument("name", help="whose it is: a-z, 0-9 and -, at most 32")
-    made.add_argument("--role", choices=ROLES, default=CLIENT, help="what it is for (default: client)")
-    made.add_argument("--rate", type=float, default=DEFAULT_RATE, help="requests a second on this machine")
-    made.add_argument("--burst", type=float, help="requests at once after a rest (default: one second's)")
+    told = "Make an API key: the line for STREAMREC_API_KEYS on stdout, the key itself on stderr"
+    _add_key(add("key", make_key, told))
     timed = add("latency", show_latency, "Ask the running service N times: what each stage took beside its allotment")
     timed.add_argument("--requests", type=int, default=500, metavar="N")
     add("settings", show_settings, "Every setting, its value and what it means")
     add("features", show_features, "The feature contract")
+    asking_why = add("why", why, "Say why an item is in a user's slate, or at which step it fell out")
+    asking_why.add_argument("user")
+    asking_why.add_argument("item")
+    asking_why.add_argument("--limit", type=int, default=20)
+    again = add("replay", replay_request, "Make a recorded request's slate again; exit 1 where it comes out otherwise")
+    again.add_argument("request", metavar="REQUEST_ID")
+    again.add_argument("--rank", action="store_true", help="by the ranker itself, not by the scores it gave then")
     watched = add("skew", show_skew, "Compare what the rankers were given lately with training; exit 1 on an alert")
     watched.add_argument(
         "--hours", type=int, default=2, choices=range(1, 49), metavar="N", help="clock hours, this one included"
@@ -109,6 +108,21 @@ def parser() -> argparse.ArgumentParser:
     shown = add("exposure", show_exposure, "What was shown lately, by group; exit 1 on a promise not kept")
     shown.add_argument("--days", type=int, default=7, choices=range(1, 8), metavar="N", help="UTC days, today included")
     return whole
+
+
+def _add_synth(making: argparse.ArgumentParser) -> None:
+    making.add_argument("--items", type=int, default=1_000_000)
+    making.add_argument("--users", type=int, default=1_000_000)
+    making.add_argument("--like", type=Path, metavar="BUNDLE", help="this bundle with the reference graph instead")
+    making.add_argument("--out", type=Path, required=True, help="new folder for the bundle")
+    making.add_argument("--seed", type=int, default=0)
+
+
+def _add_key(making: argparse.ArgumentParser) -> None:
+    making.add_argument("name", help="whose it is: a-z, 0-9 and -, at most 32")
+    making.add_argument("--role", choices=ROLES, default=CLIENT, help="what it is for (default: client)")
+    making.add_argument("--rate", type=float, default=DEFAULT_RATE, help="requests a second on this machine")
+    making.add_argument("--burst", type=float, help="requests at once after a rest (default: one second's)")
 
 
 def _add_publish(publishing: argparse.ArgumentParser) -> None:
@@ -271,6 +285,27 @@ def recommend(asked: argparse.Namespace, settings: Settings) -> int:
         return UNUSABLE
     print(_slate(answer))
     return 0
+
+
+def why(asked: argparse.Namespace, settings: Settings) -> int:
+    from app.why_text import why_text
+
+    body: dict[str, object] = {"user_id": asked.user, "item_id": asked.item, "limit": asked.limit}
+    status, answer = call(settings.http_address, "/v1/why", body, key=settings.key)
+    if status != 200:
+        print(f"streamrec: refused ({status}): {answer.get('detail', 'no reason given')}", file=sys.stderr)
+        return UNUSABLE
+    print(why_text(answer))
+    return 0
+
+
+def replay_request(asked: argparse.Namespace, settings: Settings) -> int:
+    from app.replay import replay
+    from app.why_text import replay_text
+
+    record, came = replay(asked.request, settings, rank=asked.rank)
+    print(replay_text(record, came))
+    return FAILED if came.differences else 0
 
 
 def show_bundle(asked: argparse.Namespace, settings: Settings) -> int:

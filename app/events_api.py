@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -120,6 +121,21 @@ _FIELDS: Mapping[str, Callable[[object, str], object]] = {
     "timestamp": _timestamp,
     "rating": _rating,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ArmedLog:
+    """The event log, each event with the arms of its user: so that what they did can be told by arm."""
+
+    log: EventLog
+    arms: Callable[[str], Mapping[str, str]]
+
+    async def append(self, events: Sequence[Event]) -> None:
+        """Raises what the log raises."""
+        await self.log.append([replace(event, arms=self.arms(event.user_id) or None) for event in events])
+
+    async def close(self) -> None:
+        await self.log.close()
 
 
 async def accept(log: EventLog, events: Sequence[Event]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, NoReturn, Protocol
 
 import grpc
@@ -106,7 +107,7 @@ def query_from_message(message: bytes, given_id: str) -> Query:
         "debug": asked.debug,
         "context": {name: getattr(asked.context, name) for name in _present(asked.context, *CONTEXT)},
     }
-    given |= {name: getattr(asked, name) for name in _present(asked, "user_id", "limit")}
+    given |= {name: getattr(asked, name) for name in _present(asked, "user_id", "limit", "cursor")}
     return wire.query_from_fields(given, given_id)
 
 
@@ -121,9 +122,19 @@ def response(given: Answer, *, debug: bool) -> bytes:
         ],
         degradation=pb.Degradation(level=_LEVELS[given.level.name], reasons=given.reasons),
         timing_ms={stage: seconds * 1000 for stage, seconds in given.timing.items()},
-        debug=pb.Debug(ranked=given.ranked, worker=os.getpid()) if debug else None,
+        debug=_debug(given) if debug else None,
+        cursor=given.cursor,
+        arms=given.arms,
     )
     return bytes(reply.SerializeToString())
+
+
+def _debug(given: Answer) -> pb.Debug:
+    told = pb.Debug(ranked=given.ranked, worker=os.getpid())
+    if given.inside is not None:
+        told.funnel.CopyFrom(pb.Funnel(**asdict(given.inside.funnel)))
+        told.items.extend(pb.Explained(**asdict(item)) for item in given.inside.items)
+    return told
 
 
 class GrpcDoor:

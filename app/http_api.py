@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
-from app import admin_api, events_api, metrics, openapi, wire
+from app import admin_api, events_api, metrics, openapi, why_api, wire
 from app.access import Access, Outcome, bearer, roles_of_path
 from app.body import read_body
 from app.edge import Patience, Readiness, Serving, answer, report_bug, request_id, seconds_of
@@ -61,6 +61,7 @@ def create_app(
         redoc_url=None,
     )
     _add_recommendations(app, serving, patience)
+    app.include_router(why_api.router(serving))
     _add_events(app, serving.events)
     _add_probes(app, serving, readiness)
     if orders is not None:

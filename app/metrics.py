@@ -57,6 +57,13 @@ CALL_SECONDS = Histogram(
 CANDIDATES = Counter(
     "streamrec_source_candidates_total", "Candidates proposed by a source", ["source"], registry=REGISTRY
 )
+FORGOTTEN = Counter(
+    "streamrec_forgotten_slates_total", "Slates that could not be remembered for the user", registry=REGISTRY
+)
+ARMS = Counter("streamrec_arm_answers_total", "Answers by experiment arm", ["layer", "arm"], registry=REGISTRY)
+UNRECORDED = Counter(
+    "streamrec_unrecorded_requests_total", "Requests drawn for replay that could not be kept", registry=REGISTRY
+)
 FEATURE_PROBLEMS = Counter(
     "streamrec_feature_problems_total",
     "Feature values that could not be used",
@@ -193,10 +200,22 @@ def answered(answer: Answer) -> None:
     for reason in answer.reasons:
         part, _, cause = reason.partition(".")
         REASONS.labels(part, cause).inc()
+    for layer, arm in answer.arms.items():
+        ARMS.labels(layer, arm).inc()
     for source, n in answer.proposed.items():
         CANDIDATES.labels(source).inc(n)
     for stage, seconds in answer.timing.items():
         STAGE_SECONDS.labels(stage).observe(seconds)
+
+
+def slates_forgotten(slates: int) -> None:
+    """Slates that nobody will remember the user was shown."""
+    FORGOTTEN.inc(slates)
+
+
+def request_not_recorded() -> None:
+    """A request that was drawn for replay, and could not be kept."""
+    UNRECORDED.inc()
 
 
 def dependency_called(name: str, outcome: str, seconds: float) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Collection
 from typing import Any
 
 from app.events_api import MAX_EVENTS
-from app.wire import MAX_WORD_CHARACTERS, PROBLEM
+from app.wire import MAX_CURSOR_CHARACTERS, MAX_WORD_CHARACTERS, PROBLEM
 from domain.degradation import DegradationLevel
+from domain.explanation import Step
 from domain.request import MAX_ID_BYTES, MAX_IDS, MAX_LIMIT
 from events.event import KINDS, MAX_STARS
 
@@ -40,6 +41,13 @@ REQUEST: Schema = _object(
         "exclude_item_ids": {**_IDS, "description": "Items that must not come back"},
         "recent_item_ids": {**_IDS, "description": "What the user did last, oldest first"},
         "debug": {"type": "boolean", "default": False},
+        "cursor": {
+            "type": ["string", "null"],
+            "maxLength": MAX_CURSOR_CHARACTERS,
+            "pattern": r"^[\u0000-\u007f]*$",
+            "description": "Of the answer before, to the same user: the next page, without repeats. One that is not "
+            "ours, too old or somebody else's is a 422",
+        },
     },
     closed=True,
 ) | {
@@ -61,6 +69,41 @@ _ITEM = _object(
     }
 )
 
+_COUNT: Schema = {"type": "integer", "minimum": 0}
+_PLACE: Schema = {"type": ["integer", "null"], "minimum": 0}
+
+FUNNEL: Schema = _object(
+    {
+        "sources": {"type": "object", "additionalProperties": _COUNT, "description": "Proposed by each"},
+        "merged": {**_COUNT, "description": "Different ones among them"},
+        "filtered": {**_COUNT, "description": "Of those, what may be shown to this user"},
+        "added": {**_COUNT, "description": "Ranked though no source proposed them"},
+        "ranked": _COUNT,
+        "slate": _COUNT,
+    }
+)
+
+EXPLAINED: Schema = _object(
+    {
+        "item_id": {"type": "string"},
+        "title": {"type": "string"},
+        "step": {"type": "string", "enum": [step.value for step in Step]},
+        "reason": {"type": ["string", "null"]},
+        "sources": {
+            "type": "array",
+            "items": _object({"source": {"type": "string"}, "rank": _COUNT, "score": {"type": "number"}}),
+        },
+        "ranker_score": {"type": ["number", "null"]},
+        "ranked_place": _PLACE,
+        "moves": {
+            "type": "array",
+            "items": _object({"rule": {"type": "string"}, "before": _COUNT, "after": _PLACE}),
+            "description": "In the order of the rules; places count from 0",
+        },
+        "place": _PLACE,
+    }
+)
+
 ANSWER: Schema = _object(
     {
         "request_id": {"type": "string"},
@@ -73,7 +116,17 @@ ANSWER: Schema = _object(
             }
         ),
         "timing_ms": {"type": "object", "additionalProperties": {"type": "number"}},
-        "debug": _object({"ranked": {"type": "integer"}, "worker": {"type": "integer"}}),
+        "cursor": {"type": ["string", "null"], "description": "Asks for the next page; null: there is none"},
+        "arms": {"type": "object", "additionalProperties": {"type": "string"}, "description": "Experiment layer: arm"},
+        "debug": _object(
+            {
+                "ranked": {"type": "integer"},
+                "worker": {"type": "integer"},
+                "funnel": FUNNEL,
+                "items": {"type": "array", "items": EXPLAINED, "description": "In the order of the slate"},
+            },
+            optional=("funnel", "items"),
+        ),
     },
     optional=("debug",),
 )
@@ -186,6 +239,51 @@ GET: Schema = {
         *_HEADERS,
     ],
     "responses": _responses(400, 422, 500) | _KEYED,
+}
+
+_WHY = _object(
+    {
+        "request_id": {"type": "string"},
+        "bundle": {"type": "string"},
+        "degradation": ANSWER["properties"]["degradation"],
+        "arms": ANSWER["properties"]["arms"],
+        "funnel": {"anyOf": [FUNNEL, {"type": "null"}]},
+        "item": {"anyOf": [EXPLAINED, {"type": "null"}]},
+    }
+)
+
+
+def _explained(*refusals: int) -> Schema:
+    told = {"description": "What became of the item", "content": {"application/json": {"schema": _WHY}}}
+    return _responses(*refusals) | {"200": told} | _KEYED
+
+
+WHY: Schema = {
+    "parameters": _HEADERS[1:],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": REQUEST
+                | {
+                    "properties": {**REQUEST["properties"], "item_id": _ID},
+                    "required": ["item_id"],
+                    "example": {"user_id": "42", "item_id": "296"},
+                }
+            }
+        },
+    },
+    "responses": _explained(400, 408, 413, 422, 500),
+}
+
+WHY_USER: Schema = {
+    "parameters": [
+        {"name": "user_id", "in": "path", "required": True, "schema": _ID},
+        {"name": "item_id", "in": "query", "required": True, "schema": _ID},
+        {"name": "limit", "in": "query", "schema": _LIMIT},
+        *_HEADERS[1:],
+    ],
+    "responses": _explained(400, 422, 500),
 }
 
 _ORDERS = _object({"held": {"type": "array", "items": {"type": "string"}}, "reloads": {"type": "integer"}})

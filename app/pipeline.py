@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from app.exposure_watch import Shelf
 from app.shadow import Shadow
@@ -16,6 +17,16 @@ from domain.slate import Campaign, Spent
 from domain.stages import Fallback, Ranker, Rule, Source
 from fallbacks.model_mark import ModelMark
 from retrieval.gather import Attempt
+
+if TYPE_CHECKING:
+    from app.why import Trace
+    from domain.answer import Answer
+
+
+class Recorder(Protocol):
+    """Keeps some requests whole, to be replayed. Costs a request next to nothing, and never fails it."""
+
+    def offer(self, pipeline: Pipeline, query: Query, answer: Answer, trace: Trace) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +64,20 @@ class Pipeline:
     vectors: Floats | None  # (items, d), for the rules that ask how alike items are
     shelf: Shelf | None  # what is promised to whom
     spent: Callable[[str | None], Mapping[str, Spent]]  # what campaigns showed, in all and to the user
+    recorder: Recorder
     stale_at: float  # UTC seconds, wall clock: from then on the models were trained too long ago
+    arms: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of the user whose request this pipeline is for: layer -> arm
+    silent: frozenset[str] = frozenset()  # sources that an experiment leaves out
 
     def resolve(self, query: Query) -> Request:
         """The query in this bundle's rows; ids it does not know are dropped."""
         users = self.reader.users
         row = -1 if query.user_id is None else users.ids.row(query.user_id)
-        exclude, recent = self.items.ids.rows(query.exclude_item_ids), self.items.ids.rows(query.recent_item_ids)
+        earlier = query.page.shown if query.page else ()
+        exclude = self.items.ids.rows((*query.exclude_item_ids, *earlier))
+        recent = self.items.ids.rows(query.recent_item_ids)
         return Request(
             user_id=query.user_id,
             user_row=row,

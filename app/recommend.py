@@ -14,6 +14,7 @@ from app.ranking import NARROWED, rank
 from app.rungs import offer_rungs
 from app.slate_context import explored, slate_context
 from app.trail import Trail
+from app.why import Merging, Trace
 from domain.answer import Answer
 from domain.arrays import NO_ROWS, Rows
 from domain.candidates import Candidates
@@ -37,6 +38,8 @@ async def recommend(pipeline: Pipeline, query: Query, deadline: Deadline) -> Ans
     request = pipeline.resolve(query)
     if time.time() > pipeline.stale_at:
         trail.degradation.note("model_stale")
+    if query.page and query.page.bundle != pipeline.bundle:
+        trail.degradation.note("cursor.other_bundle")
     reserve = pipeline.budget.fallback
     path = asyncio.create_task(_full_path(pipeline, request, deadline.earlier(reserve), trail))
     try:
@@ -74,10 +77,11 @@ async def _full_path(pipeline: Pipeline, request: Request, deadline: Deadline, t
         ranked = await rank(pipeline, user, candidates, deadline, trail)
     offer_rungs(pipeline, request, user, candidates)
     with trail.timed("reranking"):
-        slate = Slate(ranked, request.limit, slate_context(pipeline, request))
+        slate = Slate(ranked, request.limit, slate_context(pipeline, request, user.shown))
         slate, skipped = apply(pipeline.rules, slate, deadline.within(pipeline.budget.reranking))
     for rule in skipped:
         trail.degradation.note(f"{rule}.timeout")
+    trail.trace = Trace(request, user, found, trail.merging, candidates, ranked, slate.context, skipped)
     return slate
 
 
@@ -97,11 +101,12 @@ def _merge(
     pipeline: Pipeline, request: Request, user: UserFeatures, found: Sequence[Found], trail: Trail
 ) -> Candidates:
     """The candidates to rank, with the items of running campaigns among them."""
+    nobody_yet = user.freshness is Freshness.NEW
     for answer in found:
         trail.proposed[answer.source] = len(answer.candidates)
         if answer.cause is not None:
             trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, f"{answer.source}.{answer.cause}")
-        elif not len(answer.candidates) and user.freshness is not Freshness.NEW:
+        elif not len(answer.candidates) and not (nobody_yet or answer.source in pipeline.silent):
             trail.degradation.note(f"{answer.source}.no_history")
     keep = allowed(pipeline.items.eligible, user.seen, request.exclude)
     wanted = pipeline.narrowed(pipeline.budget.candidates)
@@ -109,7 +114,8 @@ def _merge(
     if len(candidates) == wanted < pipeline.budget.candidates:
         trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, NARROWED)
     forced = np.union1d(_promoted(pipeline.campaigns), explored(pipeline, request))
-    return with_forced(candidates, forced[keep[forced]], wanted) if len(candidates) else candidates
+    trail.merging = Merging(pipeline.quotas, wanted, forced[keep[forced]])
+    return with_forced(candidates, trail.merging.forced, wanted) if len(candidates) else candidates
 
 
 def _promoted(campaigns: tuple[Campaign, ...]) -> Rows:

@@ -125,7 +125,7 @@ def _ratio(text: str) -> float:
 
 
 _PORT = _whole(1, 65535)
-_SECRET = frozenset({"redis_url", "key"})
+_SECRET = frozenset({"redis_url", "key", "cursor_key"})
 _REDIS_TLS = {"redis_ca": "ssl_ca_certs", "redis_cert": "ssl_certfile", "redis_key": "ssl_keyfile"}
 
 
@@ -245,13 +245,20 @@ class Settings:
     campaigns: Annotated[Path | None, Setting(_path, "Promotion file; unset: no campaigns")] = None
     rules: Annotated[
         str, Setting(_text, "Re-ranking rules in order, each with what differs from its defaults; none: no rule")
-    ] = "filters,promotion,freshness,diversity,creators,exposure"
+    ] = "filters,memory,promotion,freshness,diversity,creators,exposure"
     exposure_share: Annotated[
         float, Setting(_share, "Share of the places promised to underserved groups and new items", "EXPOSURE_SHARE")
     ] = 0.05
     exposure_columns: Annotated[
         tuple[str, ...], Setting(_words("creator", "language", "genre", "decade"), "Columns that make groups of items")
     ] = ("genre",)
+    cursor_key: Annotated[
+        str | None, Setting(_text, "Secret that signs cursors, the same on every machine; unset: one kept in HOME")
+    ] = None
+    experiments: Annotated[Path | None, Setting(_path, "Experiment file; unset: no experiments")] = None
+    replay_ratio: Annotated[
+        float, Setting(_ratio, "Share of requests, 0 to 1, kept under HOME/replay for `streamrec replay`")
+    ] = 0.01
     candidates: Annotated[int, Setting(_whole(1, 2000), "Candidates ranked for one request")] = 500
 
     deadline_seconds: Annotated[
@@ -451,7 +458,7 @@ def _written(name: str, value: object) -> str:
         return ",".join(value)
     if name.endswith("_seconds") and isinstance(value, float):
         return f"{value * 1000:g}"
-    if name == "key":
+    if name in {"key", "cursor_key"}:
         return "***"
     if name == "redis_url":
         return _without_password(str(value))

@@ -9,11 +9,12 @@ from app.pipeline import Pipeline
 from domain.arrays import NO_ROWS, Rows
 from domain.request import Request
 from domain.slate import Audience, SlateContext
+from domain.user import Shown
 
 EXPLORED = 10  # candidates a request that are there to be tried out
 
 
-def slate_context(pipeline: Pipeline, request: Request) -> SlateContext:
+def slate_context(pipeline: Pipeline, request: Request, shown: Shown | None = None) -> SlateContext:
     now, items = time.time(), pipeline.items
     return SlateContext(
         now,
@@ -27,6 +28,7 @@ def slate_context(pipeline: Pipeline, request: Request) -> SlateContext:
         audience=Audience(request.context.max_age_rating, request.context.region),
         quota=None if pipeline.shelf is None else pipeline.shelf.quota,
         spent=pipeline.spent(request.user_id),
+        shown=shown or Shown.nothing(),
     )
 
 

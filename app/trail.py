@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.pipeline import Pipeline
+from app.why import Merging, Trace, inside
 from domain.answer import Answer, Item
 from domain.degradation import Degradation
 from domain.request import Query
@@ -25,6 +26,8 @@ class Trail:
     proposed: dict[str, int] = field(default_factory=dict)
     ranked: int = 0
     started: float = field(default_factory=time.perf_counter)
+    merging: Merging = field(default_factory=Merging)
+    trace: Trace | None = None  # of a full path that came to its end
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -42,7 +45,7 @@ class Trail:
     def answer(self, pipeline: Pipeline, query: Query, slate: Slate) -> Answer:
         """The slate in external ids, and how good it is."""
         self.timing["total"] = time.perf_counter() - self.started
-        return Answer(
+        answer = Answer(
             request_id=query.request_id,
             bundle=pipeline.bundle,
             items=_items(pipeline, slate),
@@ -51,7 +54,12 @@ class Trail:
             timing=self.timing,
             proposed=self.proposed,
             ranked=self.ranked,
+            arms=pipeline.arms,
+            inside=inside(pipeline, self.trace, slate, query.why) if query.debug else None,
         )
+        if self.trace is not None and query.why is None:
+            pipeline.recorder.offer(pipeline, query, answer, self.trace)
+        return answer
 
 
 def _items(pipeline: Pipeline, slate: Slate) -> tuple[Item, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,11 +16,12 @@ from domain.clock import Clock
 from domain.deadline import Deadline
 from domain.errors import DependencyError
 from domain.request import Request
-from domain.user import Freshness, UserFeatures
+from domain.user import Freshness, Shown, UserFeatures
 from fallbacks.stale_features import StaleFeatures
 from features.contract import CONTRACT
 from features.definitions import ItemFacts, context_codes, request_features, user_features
 from features.online import StoredUser
+from features.shown import ShownIds
 from retrieval.gather import Attempt
 
 PART = "features"
@@ -130,7 +132,16 @@ class UserReader:
             as_of=self.users.as_of if stored is None else stored.as_of,
             freshness=freshness,
             reason=reason,
+            shown=Shown.nothing() if stored is None else self._shown(stored.shown),
         )
+
+    def _shown(self, shown: ShownIds) -> Shown:
+        """What the user was shown lately, of the items that this bundle has."""
+        if not shown.item_ids:
+            return Shown.nothing()
+        rows = self.items.ids.rows(shown.item_ids)
+        known = rows >= 0
+        return Shown(rows[known], time.time() - shown.at[known])
 
     def _stored_columns(self, request: Request, stored: StoredUser | None, history: History) -> Floats:
         """``(U,)``: the store's, else the bundle's, else computed from what the stream or the request brought along."""

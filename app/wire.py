@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -22,6 +23,7 @@ from domain.request import MAX_ID_BYTES, MAX_IDS, MAX_LIMIT, Context, Query
 
 PROBLEM = "application/problem+json"
 MAX_WORD_CHARACTERS = 64
+MAX_CURSOR_CHARACTERS = 48 * 1024
 MAX_AGE_YEARS = 150
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -71,6 +73,37 @@ def query_from_path(user_id: str, parameters: list[tuple[str, str]], request_id:
     return query_from_fields(given, request_id)
 
 
+def why_from_json(body: bytes, request_id: str = "") -> Query:
+    """The body of ``POST /v1/why``: that of a recommendation, and ``item_id``; raises ``InvalidRequest``."""
+    given = dict(json_object(body))
+    if "item_id" not in given:
+        raise InvalidRequest("item_id is required")
+    item_id = _id(given.pop("item_id"), "item_id")
+    return replace(query_from_fields(given, request_id), why=item_id, debug=True)
+
+
+def why_from_path(user_id: str, parameters: list[tuple[str, str]], request_id: str = "") -> Query:
+    """The query of ``GET /v1/why/{user_id}?item_id=&limit=``; raises ``InvalidRequest``."""
+    items = [text for name, text in parameters if name == "item_id"]
+    if len(items) != 1:
+        raise InvalidRequest("item_id is required, once")
+    query = query_from_path(user_id, [pair for pair in parameters if pair[0] != "item_id"], request_id)
+    return replace(query, why=_id(items[0], "item_id"), debug=True)
+
+
+def why_to_json(answer: Answer) -> bytes:
+    """What became of the item that was asked about."""
+    body = {
+        "request_id": answer.request_id,
+        "bundle": answer.bundle,
+        "degradation": {"level": answer.level.name, "reasons": answer.reasons},
+        "arms": answer.arms,
+        "funnel": answer.inside and answer.inside.funnel,
+        "item": answer.inside and answer.inside.asked,
+    }
+    return orjson.dumps(body)
+
+
 def answer_to_json(answer: Answer, *, debug: bool) -> bytes:
     """The answer of design section 6; under ``debug`` also what only a developer asks."""
     body: dict[str, object] = {
@@ -79,10 +112,16 @@ def answer_to_json(answer: Answer, *, debug: bool) -> bytes:
         "items": answer.items,  # orjson writes the dataclass in the order of its fields
         "degradation": {"level": answer.level.name, "reasons": answer.reasons},
         "timing_ms": {stage: round(seconds * 1000, 3) for stage, seconds in answer.timing.items()},
+        "cursor": answer.cursor,
+        "arms": answer.arms,
     }
     if debug:
-        body["debug"] = {"ranked": answer.ranked, "worker": os.getpid()}
+        body["debug"] = {"ranked": answer.ranked, "worker": os.getpid(), **_inside(answer)}
     return orjson.dumps(body)
+
+
+def _inside(answer: Answer) -> dict[str, object]:
+    return {} if answer.inside is None else {"funnel": answer.inside.funnel, "items": answer.inside.items}
 
 
 def server_timing(answer: Answer) -> str:
@@ -139,6 +178,13 @@ def _flag(value: object, name: str) -> bool:
     return value
 
 
+def _cursor(value: object, name: str) -> str | None:
+    """Its form only: whether it is one of ours is found out where the key is."""
+    if value is not None and not (isinstance(value, str) and value.isascii() and len(value) <= MAX_CURSOR_CHARACTERS):
+        raise InvalidRequest(f"{name} must be text as an answer carried it")
+    return value
+
+
 def _word(value: object, name: str) -> str | None:
     if value is None:
         return None
@@ -176,5 +222,6 @@ _FIELDS: Mapping[str, Callable[[object, str], object]] = {
     "exclude_item_ids": _ids,
     "recent_item_ids": _ids,
     "debug": _flag,
+    "cursor": _cursor,
 }
 _STATUSES = frozenset(status.value for status in HTTPStatus)

@@ -21,18 +21,23 @@ import redis.asyncio as aioredis
 
 from app import metrics
 from app.admission import Admission, AdmissionPolicy
+from app.cursor import Cursors, open_key
 from app.event_parts import open_log
+from app.events_api import ArmedLog
+from app.experiments import Experiments, read_experiments
 from app.exposure_watch import ExposureWatch, Shelf, keep_counting
 from app.falling_back import precomputed
 from app.feature_watch import keep_watching, watch_of
 from app.guard import Guard
 from app.limit import LimitPolicy, Outcome
+from app.memory_watch import MemoryWatch
 from app.orders import Follower, OrderBook
 from app.pipeline import Budget, Pipeline
 from app.quality import QualityPolicy
 from app.ranking import RANKING
 from app.recall_watch import RecallWatch
 from app.recommend import recommend
+from app.recorder import FileRecorder
 from app.removals import Removals
 from app.settings import Settings
 from app.shadow import Shadow
@@ -62,6 +67,7 @@ from release.bundle import Bundle, SourceSpec, Tables
 from release.previous import earlier
 from reranking.campaigns import read_campaigns
 from reranking.configured import configured
+from reranking.memory import Memory
 from retrieval.collaborative import Collaborative
 from retrieval.content import Content
 from retrieval.device import open_index
@@ -97,6 +103,10 @@ class Process:
     removals: Removals
     admission: Admission
     shadow: Shadow
+    cursors: Cursors
+    experiments: Experiments
+    recorder: FileRecorder
+    memory: MemoryWatch = field(default_factory=MemoryWatch)
     recall: RecallWatch = field(default_factory=RecallWatch)
     exposure: ExposureWatch = field(default_factory=ExposureWatch)
 
@@ -104,6 +114,8 @@ class Process:
     def of(cls, settings: Settings) -> Process:
         """Everything made, nothing connected yet: a dependency that is away now is found out by the first request."""
         client, guard = online.connect(settings.redis_address), _guard(settings)
+        experiments = read_experiments(settings.experiments, SOURCES)
+        events = open_log(settings)
         return cls(
             settings,
             client,
@@ -111,12 +123,15 @@ class Process:
             BoundedExecutor(SEARCH_THREADS, SEARCHES_WAITING),
             guard,
             StaleFeatures(),
-            open_log(settings),
+            ArmedLog(events, experiments.arms) if experiments.layers else events,
             LagWatch(client),
             Follower(OrderBook(settings.home), guard.hold),
             Removals.kept_at(client, settings.home),
             _admission(settings),
             Shadow(settings.shadow_ratio, metrics.shadow_ran),
+            Cursors(open_key(settings.cursor_key, settings.home)),
+            experiments,
+            FileRecorder(settings.home / "replay", settings.replay_ratio),
         )
 
     async def close(self) -> None:
@@ -168,7 +183,7 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         items=items,
         clock=bundle.clock,
         reader=UserReader(
-            store=online.OnlineStore(process.redis, project, CONTRACT, bundle.clock),
+            store=online.OnlineStore(process.redis, project, CONTRACT, bundle.clock, with_shown=_remembers(process)),
             attempt=attempt,
             last_seen=process.last_seen,
             project=project,
@@ -200,11 +215,18 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         mark=ModelMark(tell=lambda bad: _model_changed(bundle.version, bad=bad)),
         shadow=process.shadow,
         narrowed=process.admission.quality.narrowed,
+        recorder=process.recorder,
         stale_at=bundle.manifest.lineage.created_at + settings.max_model_age_seconds,
         vectors=tables.user_tower.embedding,
         shelf=Shelf.of(tables.items, settings.exposure_columns, campaigns, settings.exposure_share),
         spent=lambda user_id: process.exposure.spent(user_id, campaigns),
     )
+
+
+def _remembers(process: Process) -> bool:
+    """Whether what users were shown matters to some rule. Who does not ask for it pays nothing for it."""
+    rules = configured(process.settings.rules)
+    return any(rule.name == Memory().name for rule in rules) or process.experiments.uses(Memory().name)
 
 
 def _fallbacks(tables: Tables, items: Items) -> tuple[BatchList, PopularList]:
@@ -260,8 +282,12 @@ class Serving:
     pipeline: Pipeline
     on_swap: Callable[[Bundle], None]
     ready: bool = True
+    remembers: bool = field(init=False, repr=False)
     _watching: list[asyncio.Task[None]] = field(default_factory=list, repr=False)
     _refused: Path | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.remembers = _remembers(self.process)
 
     @property
     def events(self) -> EventLog:
@@ -272,12 +298,22 @@ class Serving:
         return self.process.admission
 
     async def recommend(self, query: Query, deadline: Deadline) -> Answer:
-        """An answer, whatever is broken: a bug is counted, logged, and answered from the precomputed lists."""
-        pipeline = self.pipeline  # one bundle for the whole request
+        """An answer, whatever is broken: a bug is counted, logged, and answered from the precomputed lists.
+
+        Raises ``InvalidRequest`` on a cursor that cannot be taken, and nothing else.
+        """
+        query = self.process.cursors.opened(query)  # the caller's mistake, which is no bug and no answer
+        pipeline = self.process.experiments.applied(self.pipeline, query.user_id)  # one bundle for the whole request
         given = await self._given(pipeline, query, deadline)
+        return given if query.why else self._shown(query, given, pipeline)
+
+    def _shown(self, query: Query, given: Answer, pipeline: Pipeline) -> Answer:
+        """What is on its way to a person is counted, remembered, and may be gone on with."""
         if pipeline.shelf:
             self.process.exposure.saw(query.user_id, given, pipeline.shelf)
-        return given
+        if self.remembers:
+            self.process.memory.saw(query.user_id, given)
+        return replace(given, cursor=self.process.cursors.after(query, given))
 
     async def _given(self, pipeline: Pipeline, query: Query, deadline: Deadline) -> Answer:
         place, granted, outcome = self.admission.begin(), deadline.remaining, Outcome.IGNORE
@@ -385,6 +421,8 @@ class Serving:
             self.admission.delay.watch(),
             self.process.recall.keep(),
             counting,
+            self.process.memory.keep(self.process.redis),
+            self.process.recorder.keep(),
         )
         self._watching = [asyncio.create_task(one) for one in beside]
 

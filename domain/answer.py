@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from domain.degradation import DegradationLevel
+from domain.explanation import Inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,6 @@ class Answer:
     timing: Mapping[str, float]
     proposed: Mapping[str, int]
     ranked: int
+    cursor: str | None = None  # asks for the next page
+    arms: Mapping[str, str] = field(default_factory=dict)  # experiment layer -> arm
+    inside: Inside | None = None  # under debug

@@ -22,6 +22,14 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """Where a slate goes on: what was on its earlier pages, and the bundle that made the last of them."""
+
+    shown: tuple[str, ...]
+    bundle: str
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A request as it came through the door: external ids, already validated. ``user_id`` or ``recent_item_ids``."""
 
@@ -31,6 +39,9 @@ class Query:
     exclude_item_ids: tuple[str, ...] = ()
     recent_item_ids: tuple[str, ...] = ()
     debug: bool = False
+    cursor: str | None = None
+    why: str | None = None  # an item to be explained; then nothing is shown to anybody
+    page: Page | None = None  # what the cursor says, once it has been checked
     request_id: str = ""
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from domain.arrays import NO_ROWS, Codes, Floats, Mask, Rows
 from domain.candidates import Candidates
 from domain.catalogue import Facets
+from domain.user import Shown
 
 Positions = NDArray[np.intp]
 
@@ -80,6 +81,7 @@ class SlateContext:
     facets: Facets | None = None
     audience: Audience = Audience()
     quota: ExposureQuota | None = None
+    shown: Shown = field(default_factory=Shown.nothing)  # to this user, lately
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from domain.arrays import Codes, Floats, Rows
+import numpy as np
+
+from domain.arrays import NO_ROWS, Codes, Floats, Rows, Seconds
 from domain.catalogue import History
 
 
@@ -15,6 +17,18 @@ class Freshness(StrEnum):
     FRESH = "fresh"  # the online store, within its limits
     STALE = "stale"  # this process's last good read, the bundle's batch features, or a store past its limits
     NEW = "new"  # nobody knows this user: the contract's defaults, or what the request itself carried
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """What the user was shown lately, aligned ``(n,)``; an item may be there more than once."""
+
+    item_row: Rows
+    age_seconds: Seconds
+
+    @classmethod
+    def nothing(cls) -> Shown:
+        return cls(NO_ROWS, np.empty(0, np.float64))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +42,7 @@ class UserFeatures:
     as_of: float  # the watermark of the batch features, UTC seconds
     freshness: Freshness
     reason: str | None = None  # why it is not fresh, as ``features.cause``
+    shown: Shown = field(default_factory=Shown.nothing)
 
     @property
     def seen(self) -> Rows:

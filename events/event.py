@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import orjson
 
@@ -42,6 +42,7 @@ class Event:
     kind: Kind
     timestamp: float  # UTC seconds on the wall clock
     rating: float | None = None  # stars, with kind "rating" only
+    arms: Mapping[str, str] | None = None  # experiment layer -> arm; no part of the user's state
 
     @property
     def is_recent(self) -> bool:
@@ -58,7 +59,8 @@ def encode(event: Event) -> bytes:
         "kind": event.kind,
         "timestamp": event.timestamp,
     }
-    return orjson.dumps(fields if event.rating is None else fields | {"rating": event.rating})
+    fields |= {} if event.rating is None else {"rating": event.rating}
+    return orjson.dumps(fields | {"arms": dict(event.arms)} if event.arms else fields)
 
 
 def decode(raw: bytes) -> Event:
@@ -85,6 +87,7 @@ def _event(fields: Mapping[str, object]) -> Event:
         kind=kind,
         timestamp=_timestamp(fields.get("timestamp")),
         rating=_rating(fields.get("rating"), kind),
+        arms=_arms(fields.get("arms")),
     )
 
 
@@ -98,6 +101,12 @@ def _id(fields: Mapping[str, object], name: str) -> str:
 def is_id(text: str) -> bool:
     """Whether the text is an id as the door takes it: 1 to 256 bytes of UTF-8 without control characters."""
     return 0 < len(text.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES and not _CONTROL.search(text)
+
+
+def _arms(value: object) -> Mapping[str, str] | None:
+    """Who writes something else there spoils no event by it."""
+    whole = isinstance(value, dict) and all(isinstance(arm, str) for arm in value.values())
+    return cast("Mapping[str, str]", value) if whole and value else None
 
 
 def _timestamp(value: object) -> float:

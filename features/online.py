@@ -29,6 +29,8 @@ from features.contract import Contract, Feature
 from features.contract_diff import Meaning, differences
 from features.redis_connection import hardened
 from features.sentinel import PrimaryClient, PrimaryPool, SentinelAddress, connection_arguments, is_sentinel
+from features.shown import KEPT_SLATES, ShownIds, shown_key
+from features.shown import decode as decode_shown
 
 Reason: TypeAlias = Literal["missing", "unexpected", "expired", "non_finite", "out_of_range"]
 """Not there or null, of another type or width, past its maximum age, not a number, outside the contract's range."""
@@ -62,6 +64,7 @@ class StoredUser:
     age: float  # seconds from the watermark to the read, on the same clock
     stale: bool  # some feature is past its freshness limit
     problems: tuple[Problem, ...]
+    shown: ShownIds = field(default_factory=ShownIds.none)
     has_batch: bool = True  # False: only the stream knows this user; the features are defaults, as of the read
 
 
@@ -73,29 +76,42 @@ class OnlineStore:
     project: str
     contract: Contract = field(repr=False)
     clock: Clock
+    with_shown: bool = False  # also read what the user was shown lately, in the same round trip
 
     async def read(self, user_id: str) -> StoredUser | None:
         """The user's row, or None if the store has none. One round trip; raises only ``DependencyError``."""
         try:
-            return self.decode(await self._hmget(layout.row_key(self.project, user_id)))
+            values, slates = await self._fetch(user_id)
+            return self.decode(values, decode_shown(slates))
         except redis.exceptions.RedisError as error:
             raise mapped(error) from error
 
-    async def _hmget(self, key: bytes) -> list[bytes | None]:
+    async def _fetch(self, user_id: str) -> tuple[list[bytes | None], list[bytes]]:
         """HMGET on a connection of the pool, the command packed by hand: of its bytes only the key ever changes.
 
-        That, without redis-py's retries and hooks around it, takes a quarter off the CPU of a read.
+        That, without redis-py's retries and hooks around it, takes a quarter off the CPU of a read. The slates that the
+        user was shown are asked for in the same packet.
         """
         start, rest = self._command
+        key = layout.row_key(self.project, user_id)
+        packet = b"%s$%d\r\n%s\r\n%s" % (start, len(key), key, rest)
+        if self.with_shown:
+            listed = shown_key(user_id)
+            packet += b"*4\r\n$6\r\nLRANGE\r\n$%d\r\n%s\r\n$1\r\n0\r\n%s" % (len(listed), listed, _LAST_SLATE)
         pool = self.client.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # a decorator hides its types
         try:
-            await connection.send_packed_command(b"%s$%d\r\n%s\r\n%s" % (start, len(key), key, rest))
-            return cast("list[bytes | None]", await connection.read_response())
+            await connection.send_packed_command(packet)
+            values = cast("list[bytes | None]", await connection.read_response())
+            slates = cast("list[bytes]", await connection.read_response()) if self.with_shown else []
+        except redis.exceptions.ResponseError:
+            await connection.disconnect()  # there may be another answer on its way, which is nobody else's
+            raise
         finally:
             await pool.release(connection)
+        return values, slates
 
-    def decode(self, values: Sequence[bytes | None]) -> StoredUser | None:
+    def decode(self, values: Sequence[bytes | None], shown: ShownIds | None = None) -> StoredUser | None:
         """A user from the fields that ``layout.read_fields`` names, in that order; None where neither view has one.
 
         A bad feature is the contract's default and a problem. A batch row that does not say what it is as of has no
@@ -105,19 +121,29 @@ class OnlineStore:
         problems: list[Problem] = []
         recent = _recent(recents, problems)
         if time is None:
-            return None if recent is None else self._newcomer(recent, problems)
+            if recent is None and (shown is None or not shown.item_ids):
+                return None
+            return self._newcomer(recent or Recents.none(), problems, shown or ShownIds.none())
         try:
             as_of = layout.decode_time(time)
         except ValueError as error:
             raise BadAnswer("the stored user does not say what it is as of") from error
         age = self.clock.now(None) - as_of
         row = self._row(features, age, problems)
-        return StoredUser(row, recent or Recents.none(), as_of, age, age > self._freshness, tuple(problems))
+        return StoredUser(
+            row,
+            recent or Recents.none(),
+            as_of,
+            age,
+            age > self._freshness,
+            tuple(problems),
+            shown or ShownIds.none(),
+        )
 
-    def _newcomer(self, recent: Recents, problems: list[Problem]) -> StoredUser:
+    def _newcomer(self, recent: Recents, problems: list[Problem], shown: ShownIds) -> StoredUser:
         """A user whom no batch has seen yet: nothing is known but the recents, and that is as of now."""
         now = self.clock.now(None)
-        return StoredUser(self.contract.user.defaults, recent, now, 0.0, False, tuple(problems), has_batch=False)
+        return StoredUser(self.contract.user.defaults, recent, now, 0.0, False, tuple(problems), shown, has_batch=False)
 
     def _row(self, values: Sequence[bytes | None], age: float, problems: list[Problem]) -> Floats:
         """``(U,)``: the raw columns of all features end to end, then one check of all values at once."""
@@ -150,6 +176,9 @@ class OnlineStore:
     @cached_property
     def _freshness(self) -> float:
         return min(feature.freshness_seconds for feature in self.contract.user.features)
+
+
+_LAST_SLATE = b"$%d\r\n%d\r\n" % (len(str(KEPT_SLATES - 1)), KEPT_SLATES - 1)
 
 
 @dataclass(frozen=True)

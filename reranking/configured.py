@@ -17,11 +17,12 @@ from reranking.dpp import Dpp
 from reranking.exposure import MinimumExposure
 from reranking.filters import BusinessFilters
 from reranking.freshness import Freshness
+from reranking.memory import Memory
 from reranking.mmr import Mmr
 from reranking.promotion import Promotion
 
-DEFAULT = "filters,promotion,freshness,diversity,creators,exposure"
-KINDS = (BusinessFilters, Promotion, Freshness, GenreWindow, Mmr, Dpp, CreatorCap, MinimumExposure)
+DEFAULT = "filters,memory,promotion,freshness,diversity,creators,exposure"
+KINDS = (BusinessFilters, Memory, Promotion, Freshness, GenreWindow, Mmr, Dpp, CreatorCap, MinimumExposure)
 RULES: dict[str, Callable[..., Rule]] = {kind().name: kind for kind in KINDS}
 
 

@@ -35,10 +35,9 @@ class CreatorCap:
         under = (how_manieth(codes) < self.most)[len(pins) :] | (codes[len(pins) :] < 0)
         shown: Mask = np.zeros(len(free), np.bool_)
         shown[np.concatenate([np.flatnonzero(under), np.flatnonzero(~under)])[:places]] = True
-        up = np.flatnonzero(shown[places:]) + places
-        if not len(up):
-            return slate
-        return slate.arranged(np.concatenate([free[shown], free[~shown]]), self.name, rows[free[up]])
+        order = np.concatenate([np.flatnonzero(shown), np.flatnonzero(~shown)])
+        up = order[order > np.arange(len(order))]
+        return slate.arranged(free[order], self.name, rows[free[up]]) if len(up) else slate
 
 
 def how_manieth(codes: Codes) -> Codes:

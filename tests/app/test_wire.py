@@ -190,6 +190,8 @@ def test_an_answer_is_written_as_promised() -> None:
         ],
         "degradation": {"level": "SIMPLE_RANKING", "reasons": ["ranking.timeout"]},
         "timing_ms": {"features": 0.6, "total": 8.2},
+        "cursor": None,
+        "arms": {},
     }
 
 

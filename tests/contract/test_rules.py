@@ -12,6 +12,7 @@ from domain.catalogue import Facets
 from domain.deadline import Deadline
 from domain.slate import Audience, Campaign, ExposureQuota, Slate, SlateContext, Spent
 from domain.stages import Rule
+from domain.user import Shown
 from reranking.apply import apply
 from reranking.configured import DEFAULT, configured
 from reranking.creators import CreatorCap
@@ -20,6 +21,7 @@ from reranking.dpp import Dpp
 from reranking.exposure import MinimumExposure
 from reranking.filters import BusinessFilters
 from reranking.freshness import Freshness
+from reranking.memory import Memory
 from reranking.mmr import Mmr
 from reranking.promotion import Promotion
 
@@ -33,6 +35,8 @@ ORDERING: list[Rule] = [
     Dpp(window=3, relevance_weight=0.5),
     CreatorCap(),
     CreatorCap(most=1),
+    Memory(),
+    Memory(slates=0.3),
     Freshness(),
     Freshness(lift=9.5),
     MinimumExposure(),
@@ -92,6 +96,7 @@ def slates(draw: st.DrawFn) -> Slate:
         facets=draw(st.sampled_from([None, facets(random)])),
         audience=Audience(draw(st.sampled_from([None, 12.0])), draw(st.sampled_from([None, "DE", "elsewhere"]))),
         quota=ExposureQuota(draw(st.sampled_from([0.0, 0.05, 0.4])), group, owed),
+        shown=Shown(random.integers(0, ITEMS, 12).astype(np.int32), random.exponential(900.0, 12)),
     )
     score = np.linspace(1, 0, len(rows), dtype=np.float32)
     score[len(rows) - draw(st.integers(0, min(3, len(rows)))) :] = np.nan  # what is not finite sorts last
@@ -153,8 +158,7 @@ def test_a_rule_names_what_it_moved_up_and_nothing_else(rule: Rule, slate: Slate
         assert after.moved
     rose = {row for at, row in enumerate(rows_of(after)) if at < place[row]}
     passed = rose - after.moved.keys()
-    # what makes room for a pin, or stands over a creator's cap, lets rise what stood below it
-    assert not passed or rule.name in {"promotion", "creators"}
+    assert not passed or rule.name == "promotion"  # what makes room for a pin may rise by falling places above it
 
 
 @pytest.mark.parametrize("rule", [rule for rule in ORDERING if rule.name in {"diversity", "mmr", "dpp"}], ids=repr)
@@ -169,6 +173,16 @@ def test_diversity_reaches_no_further_than_it_says(rule: GenreWindow | Mmr | Dpp
 @given(slate=slates())
 def test_freshness_moves_nothing_further_than_its_lift(rule: Freshness, slate: Slate) -> None:
     assert max(rises_and_falls(slate, rule.apply(slate))) <= rule.lift
+
+
+@pytest.mark.parametrize("rule", [Memory(), Memory(slates=0.3)], ids=repr)
+@given(slate=slates())
+def test_memory_pushes_nothing_down_by_more_than_its_slates_and_lifts_nothing_that_it_need_not(
+    rule: Memory, slate: Slate
+) -> None:
+    up, down = rises_and_falls(slate, rule.apply(slate))
+    assert down <= rule.slates * slate.limit
+    assert up <= len(np.unique(slate.context.shown.item_row))
 
 
 @pytest.mark.parametrize("rule", [MinimumExposure(), MinimumExposure(first_share=0.0, most_share=1.0)], ids=repr)

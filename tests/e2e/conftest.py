@@ -20,6 +20,7 @@ import pytest
 
 from features.contract import CONTRACT
 from release.bundle import Bundle
+from reranking.configured import DEFAULT
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "data" / "movielens-small"
@@ -160,7 +161,10 @@ def service(
     training = home / "training" / "bundle"
     shutil.copytree(trained_bundle.path, training)
     _place(training, home)
-    service = start(home, free_port, triton_venv, STREAMREC_WORKERS="2", STREAMREC_REQUIRE_TRITON="1")
+    # Without memory a user's slate stands still until something happens, which is what most tests compare by.
+    rules = ",".join(name for name in DEFAULT.split(",") if name != "memory")
+    more = {"STREAMREC_WORKERS": "2", "STREAMREC_REQUIRE_TRITON": "1", "STREAMREC_REPLAY_RATIO": "1"}
+    service = start(home, free_port, triton_venv, STREAMREC_RULES=rules, **more)
     yield service
     if service.process.poll() is None:
         stop(service)

@@ -24,31 +24,47 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(app/proto/streamrec/v1/recommender.proto\x12\x0cstreamrec.v1\"\x9b\x01\n\x07\x43ontext\x12\x13\n\x06\x64\x65vice\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07surface\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06region\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1b\n\x0emax_age_rating\x18\x04 \x01(\x05H\x03\x88\x01\x01\x42\t\n\x07_deviceB\n\n\x08_surfaceB\t\n\x07_regionB\x11\n\x0f_max_age_rating\"\xbc\x01\n\x10RecommendRequest\x12\x14\n\x07user_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12&\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x15.streamrec.v1.Context\x12\x18\n\x10\x65xclude_item_ids\x18\x04 \x03(\t\x12\x17\n\x0frecent_item_ids\x18\x05 \x03(\t\x12\r\n\x05\x64\x65\x62ug\x18\x06 \x01(\x08\x42\n\n\x08_user_idB\x08\n\x06_limit\"b\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0f\n\x07sources\x18\x04 \x03(\t\x12\x11\n\x04rule\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_rule\"M\n\x0b\x44\x65gradation\x12-\n\x05level\x18\x01 \x01(\x0e\x32\x1e.streamrec.v1.DegradationLevel\x12\x0f\n\x07reasons\x18\x02 \x03(\t\"\'\n\x05\x44\x65\x62ug\x12\x0e\n\x06ranked\x18\x01 \x01(\x05\x12\x0e\n\x06worker\x18\x02 \x01(\x05\"\xb0\x02\n\x11RecommendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62undle\x18\x02 \x01(\t\x12!\n\x05items\x18\x03 \x03(\x0b\x32\x12.streamrec.v1.Item\x12.\n\x0b\x64\x65gradation\x18\x04 \x01(\x0b\x32\x19.streamrec.v1.Degradation\x12@\n\ttiming_ms\x18\x05 \x03(\x0b\x32-.streamrec.v1.RecommendResponse.TimingMsEntry\x12\'\n\x05\x64\x65\x62ug\x18\x06 \x01(\x0b\x32\x13.streamrec.v1.DebugH\x00\x88\x01\x01\x1a/\n\rTimingMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_debug*\x87\x02\n\x10\x44\x65gradationLevel\x12!\n\x1d\x44\x45GRADATION_LEVEL_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45GRADATION_LEVEL_FULL\x10\x01\x12\'\n#DEGRADATION_LEVEL_PARTIAL_RETRIEVAL\x10\x02\x12$\n DEGRADATION_LEVEL_STALE_FEATURES\x10\x03\x12$\n DEGRADATION_LEVEL_SIMPLE_RANKING\x10\x04\x12 \n\x1c\x44\x45GRADATION_LEVEL_BATCH_LIST\x10\x05\x12\x1d\n\x19\x44\x45GRADATION_LEVEL_POPULAR\x10\x06\x32[\n\x0bRecommender\x12L\n\tRecommend\x12\x1e.streamrec.v1.RecommendRequest\x1a\x1f.streamrec.v1.RecommendResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(app/proto/streamrec/v1/recommender.proto\x12\x0cstreamrec.v1\"\x9b\x01\n\x07\x43ontext\x12\x13\n\x06\x64\x65vice\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07surface\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06region\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\x1b\n\x0emax_age_rating\x18\x04 \x01(\x05H\x03\x88\x01\x01\x42\t\n\x07_deviceB\n\n\x08_surfaceB\t\n\x07_regionB\x11\n\x0f_max_age_rating\"\xdc\x01\n\x10RecommendRequest\x12\x14\n\x07user_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05limit\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12&\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x15.streamrec.v1.Context\x12\x18\n\x10\x65xclude_item_ids\x18\x04 \x03(\t\x12\x17\n\x0frecent_item_ids\x18\x05 \x03(\t\x12\r\n\x05\x64\x65\x62ug\x18\x06 \x01(\x08\x12\x13\n\x06\x63ursor\x18\x07 \x01(\tH\x02\x88\x01\x01\x42\n\n\x08_user_idB\x08\n\x06_limitB\t\n\x07_cursor\"b\n\x04Item\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0f\n\x07sources\x18\x04 \x03(\t\x12\x11\n\x04rule\x18\x05 \x01(\tH\x00\x88\x01\x01\x42\x07\n\x05_rule\"M\n\x0b\x44\x65gradation\x12-\n\x05level\x18\x01 \x01(\x0e\x32\x1e.streamrec.v1.DegradationLevel\x12\x0f\n\x07reasons\x18\x02 \x03(\t\"\xbc\x01\n\x06\x46unnel\x12\x32\n\x07sources\x18\x01 \x03(\x0b\x32!.streamrec.v1.Funnel.SourcesEntry\x12\x0e\n\x06merged\x18\x02 \x01(\x05\x12\x10\n\x08\x66iltered\x18\x03 \x01(\x05\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x01(\x05\x12\x0e\n\x06ranked\x18\x05 \x01(\x05\x12\r\n\x05slate\x18\x06 \x01(\x05\x1a.\n\x0cSourcesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x05:\x02\x38\x01\"7\n\x08Proposal\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0c\n\x04rank\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x01\"B\n\x04Move\x12\x0c\n\x04rule\x18\x01 \x01(\t\x12\x0e\n\x06\x62\x65\x66ore\x18\x02 \x01(\x05\x12\x12\n\x05\x61\x66ter\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_after\"\x9b\x02\n\tExplained\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\t\x12\x13\n\x06reason\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\'\n\x07sources\x18\x05 \x03(\x0b\x32\x16.streamrec.v1.Proposal\x12\x19\n\x0cranker_score\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x19\n\x0cranked_place\x18\x07 \x01(\x05H\x02\x88\x01\x01\x12!\n\x05moves\x18\x08 \x03(\x0b\x32\x12.streamrec.v1.Move\x12\x12\n\x05place\x18\t \x01(\x05H\x03\x88\x01\x01\x42\t\n\x07_reasonB\x0f\n\r_ranker_scoreB\x0f\n\r_ranked_placeB\x08\n\x06_place\"u\n\x05\x44\x65\x62ug\x12\x0e\n\x06ranked\x18\x01 \x01(\x05\x12\x0e\n\x06worker\x18\x02 \x01(\x05\x12$\n\x06\x66unnel\x18\x03 \x01(\x0b\x32\x14.streamrec.v1.Funnel\x12&\n\x05items\x18\x04 \x03(\x0b\x32\x17.streamrec.v1.Explained\"\xb6\x03\n\x11RecommendResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06\x62undle\x18\x02 \x01(\t\x12!\n\x05items\x18\x03 \x03(\x0b\x32\x12.streamrec.v1.Item\x12.\n\x0b\x64\x65gradation\x18\x04 \x01(\x0b\x32\x19.streamrec.v1.Degradation\x12@\n\ttiming_ms\x18\x05 \x03(\x0b\x32-.streamrec.v1.RecommendResponse.TimingMsEntry\x12\'\n\x05\x64\x65\x62ug\x18\x06 \x01(\x0b\x32\x13.streamrec.v1.DebugH\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x37\n\x04\x61rms\x18\x08 \x03(\x0b\x32).streamrec.v1.RecommendResponse.ArmsEntry\x1a/\n\rTimingMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a+\n\tArmsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_debugB\t\n\x07_cursor*\x87\x02\n\x10\x44\x65gradationLevel\x12!\n\x1d\x44\x45GRADATION_LEVEL_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45GRADATION_LEVEL_FULL\x10\x01\x12\'\n#DEGRADATION_LEVEL_PARTIAL_RETRIEVAL\x10\x02\x12$\n DEGRADATION_LEVEL_STALE_FEATURES\x10\x03\x12$\n DEGRADATION_LEVEL_SIMPLE_RANKING\x10\x04\x12 \n\x1c\x44\x45GRADATION_LEVEL_BATCH_LIST\x10\x05\x12\x1d\n\x19\x44\x45GRADATION_LEVEL_POPULAR\x10\x06\x32[\n\x0bRecommender\x12L\n\tRecommend\x12\x1e.streamrec.v1.RecommendRequest\x1a\x1f.streamrec.v1.RecommendResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'app.proto.streamrec.v1.recommender_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FUNNEL_SOURCESENTRY']._loaded_options = None
+  _globals['_FUNNEL_SOURCESENTRY']._serialized_options = b'8\001'
   _globals['_RECOMMENDRESPONSE_TIMINGMSENTRY']._loaded_options = None
   _globals['_RECOMMENDRESPONSE_TIMINGMSENTRY']._serialized_options = b'8\001'
-  _globals['_DEGRADATIONLEVEL']._serialized_start=935
-  _globals['_DEGRADATIONLEVEL']._serialized_end=1198
+  _globals['_RECOMMENDRESPONSE_ARMSENTRY']._loaded_options = None
+  _globals['_RECOMMENDRESPONSE_ARMSENTRY']._serialized_options = b'8\001'
+  _globals['_DEGRADATIONLEVEL']._serialized_start=1781
+  _globals['_DEGRADATIONLEVEL']._serialized_end=2044
   _globals['_CONTEXT']._serialized_start=59
   _globals['_CONTEXT']._serialized_end=214
   _globals['_RECOMMENDREQUEST']._serialized_start=217
-  _globals['_RECOMMENDREQUEST']._serialized_end=405
-  _globals['_ITEM']._serialized_start=407
-  _globals['_ITEM']._serialized_end=505
-  _globals['_DEGRADATION']._serialized_start=507
-  _globals['_DEGRADATION']._serialized_end=584
-  _globals['_DEBUG']._serialized_start=586
-  _globals['_DEBUG']._serialized_end=625
-  _globals['_RECOMMENDRESPONSE']._serialized_start=628
-  _globals['_RECOMMENDRESPONSE']._serialized_end=932
-  _globals['_RECOMMENDRESPONSE_TIMINGMSENTRY']._serialized_start=875
-  _globals['_RECOMMENDRESPONSE_TIMINGMSENTRY']._serialized_end=922
-  _globals['_RECOMMENDER']._serialized_start=1200
-  _globals['_RECOMMENDER']._serialized_end=1291
+  _globals['_RECOMMENDREQUEST']._serialized_end=437
+  _globals['_ITEM']._serialized_start=439
+  _globals['_ITEM']._serialized_end=537
+  _globals['_DEGRADATION']._serialized_start=539
+  _globals['_DEGRADATION']._serialized_end=616
+  _globals['_FUNNEL']._serialized_start=619
+  _globals['_FUNNEL']._serialized_end=807
+  _globals['_FUNNEL_SOURCESENTRY']._serialized_start=761
+  _globals['_FUNNEL_SOURCESENTRY']._serialized_end=807
+  _globals['_PROPOSAL']._serialized_start=809
+  _globals['_PROPOSAL']._serialized_end=864
+  _globals['_MOVE']._serialized_start=866
+  _globals['_MOVE']._serialized_end=932
+  _globals['_EXPLAINED']._serialized_start=935
+  _globals['_EXPLAINED']._serialized_end=1218
+  _globals['_DEBUG']._serialized_start=1220
+  _globals['_DEBUG']._serialized_end=1337
+  _globals['_RECOMMENDRESPONSE']._serialized_start=1340
+  _globals['_RECOMMENDRESPONSE']._serialized_end=1778
+  _globals['_RECOMMENDRESPONSE_TIMINGMSENTRY']._serialized_start=1665
+  _globals['_RECOMMENDRESPONSE_TIMINGMSENTRY']._serialized_end=1712
+  _globals['_RECOMMENDRESPONSE_ARMSENTRY']._serialized_start=1714
+  _globals['_RECOMMENDRESPONSE_ARMSENTRY']._serialized_end=1757
+  _globals['_RECOMMENDER']._serialized_start=2046
+  _globals['_RECOMMENDER']._serialized_end=2137
 # @@protoc_insertion_point(module_scope)
