@@ -12,7 +12,7 @@ TRITON_VENV := $(STREAMREC_HOME)/venv-triton
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help setup serve test engines check lint types imports fmt train evaluate bench baseline capacity peers million gpu load chaos lock proto clean
+.PHONY: help setup serve test engines page check lint types imports fmt train evaluate bench baseline capacity peers million gpu load chaos lock proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,10 @@ engines: setup ## The batch step on Spark in local mode, equal to the embedded e
 	@command -v java >/dev/null || { echo "make engines needs Java 17 on the PATH"; exit 1; }
 	@$(BIN)/pip install $(PIP_FLAGS) --constraint constraints.txt --editable '.[spark]'
 	$(BIN)/python -m pytest tests/engines -m spark
+
+page: setup ## The page in headless Chromium, over the real service (needs Debian's chromium)
+	@command -v chromium >/dev/null || { echo "make page needs chromium on the PATH (on Debian: apt-get install chromium)"; exit 1; }
+	$(BIN)/python -m pytest tests/page -m page
 
 check: lint types imports ## Lint, types and import rules
 

@@ -212,8 +212,10 @@ def is_loopback(host: str) -> bool:
 
 
 def roles_of_path(path: str) -> frozenset[str] | None:
-    """Who may ask for an HTTP path; None for everybody, without a key: probes must work when nothing else does."""
-    if path in {"/livez", "/readyz"}:
+    """Who may ask for an HTTP path; None for everybody, without a key: probes must work when nothing else does,
+    and the files of the page tell nothing.
+    """
+    if path in {"/livez", "/readyz"} or path == "/" or path.startswith("/page/"):  # the page's files, without data
         return None
     if path.startswith("/v1/"):
         return frozenset({CLIENT})

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from app import metrics
 from app.admission import Admission
+from app.pipeline import Pipeline
 from domain.answer import Answer
 from domain.deadline import Deadline
 from domain.errors import InvalidRequest
@@ -33,6 +34,11 @@ class Serving(Protocol):
     @property
     def events(self) -> EventLog:
         """Where events go."""
+        ...
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The bundle in use, wired: where the page looks things up."""
         ...
 
     @property

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 from starlette.middleware import Middleware
 
-from app import metrics
+from app import metrics, page_api
 from app.access import Access, open_access
 from app.admission_doors import GrpcAdmission, HttpAdmission
 from app.connection import Connection
@@ -51,6 +51,8 @@ class HttpDoor(uvicorn.Server):
         self, serving: Serving, readiness: Readiness, settings: Settings, access: Access | None = None
     ) -> None:
         app = create_app(serving, readiness, patience_of(settings), access, OrderBook(settings.home))
+        if page_api.wanted(settings):
+            app.include_router(page_api.router(lambda: serving.pipeline))
         # the innermost: what the door refuses anyway takes no part in admission
         app.user_middleware.append(Middleware(HttpAdmission, serving.admission, readiness))
         super().__init__(

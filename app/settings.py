@@ -158,6 +158,7 @@ class Settings:
         bool, Setting(_flag, "1: no API keys although others can connect, because a proxy in front checks callers")
     ] = False
     key: Annotated[str | None, Setting(_key, "API key that `streamrec` sends when it asks the running service")] = None
+    page: Annotated[bool | None, Setting(_flag, "1: a page for people at /, 0: none; unset: on loopback only")] = None
     grpc_cert: Annotated[Path | None, Setting(_path, "gRPC's certificate chain (PEM); unset: gRPC without TLS")] = None
     grpc_key: Annotated[Path | None, Setting(_path, "Private key of that certificate (PEM)")] = None
     grpc_client_ca: Annotated[

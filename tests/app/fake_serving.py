@@ -47,6 +47,7 @@ class FakeServing:
     gate: asyncio.Event | None = None
     events: FakeLog = field(default_factory=FakeLog)
     admission: Admission = field(default_factory=Admission)
+    pipeline: Any = None  # only the page looks into it
     asked: list[Query] = field(default_factory=list)
     remaining: list[float] = field(default_factory=list)  # seconds left when the question arrived
     arrived: asyncio.Event = field(default_factory=asyncio.Event)

@@ -214,7 +214,9 @@ def test_every_path_and_method_has_its_rule() -> None:
     assert [roles_of_path(path) for path in ("/livez", "/readyz")] == [None, None]
     assert {roles_of_path(path) for path in ("/v1/recommendations", "/v1/events")} == {FOR_CLIENTS}
     assert roles_of_path("/admin/orders") == frozenset({ADMIN})
-    others = ("/metrics", "/healthz", "/docs", "/openapi.json", "/", "/nothing", "//v1/recommendations")
+    assert [roles_of_path(path) for path in ("/", "/page/page.js")] == [None, None]
+    assert roles_of_path("/v1/page/recent") == FOR_CLIENTS
+    others = ("/metrics", "/healthz", "/docs", "/openapi.json", "/page", "/nothing", "//v1/recommendations")
     assert {roles_of_path(path) for path in others} == {ANYBODY}
     assert roles_of_method("/grpc.health.v1.Health/Check") is None
     assert roles_of_method("/streamrec.v1.Recommender/Recommend") == FOR_CLIENTS

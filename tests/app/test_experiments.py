@@ -121,7 +121,11 @@ async def test_an_arm_changes_the_slate_and_the_answer_names_it(experiments: Exp
     plain = await ask(experiments.applied(pipeline, control), replace(query, user_id=control))
     assert dict(treated.arms) == {"rules": CONTROL, "sources": "lonely"}
     assert dict(plain.arms) == {"rules": CONTROL, "sources": CONTROL}
-    assert {source for item in treated.items for source in item.sources} <= {"collaborative", "popularity"}
+    assert {source for item in treated.items for source in item.sources} <= {
+        "collaborative",
+        "popularity",
+        "preference",
+    }
     assert {"two_tower", "content"} <= {source for item in plain.items for source in item.sources}
     assert [item.item_id for item in treated.items] != [item.item_id for item in plain.items]
 
@@ -177,7 +181,7 @@ def test_arms_that_are_none_spoil_no_event() -> None:
         ("holdout = 0.05", "holdout = 0.5"),
         ("holdout = 0.05", "hold = 0.5"),
         ('salt = "2026"', ""),
-        ('["two_tower", "content"]', '["two_tower", "content", "collaborative", "popularity"]'),
+        ('["two_tower", "content"]', '["two_tower", "content", "collaborative", "popularity", "preference"]'),
     ],
 )  # fmt: skip
 def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, old: str, new: str) -> None:

@@ -204,7 +204,7 @@ async def test_a_debug_answer_tells_the_funnel_and_every_item(worker: Worker) ->
     debug = answer["debug"]
     assert [item["item_id"] for item in debug["items"]] == [item["item_id"] for item in answer["items"]]
     assert debug["funnel"]["ranked"] == debug["ranked"]
-    assert set(debug["funnel"]["sources"]) == {"two_tower", "collaborative", "content", "popularity"}
+    assert set(debug["funnel"]["sources"]) == {"two_tower", "collaborative", "content", "popularity", "preference"}
 
 
 @asynccontextmanager
