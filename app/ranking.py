@@ -13,6 +13,7 @@ from domain.degradation import DegradationLevel
 from domain.errors import BadScores, DependencyError, OutOfMemory, Untrusted
 from domain.stages import Ranker
 from domain.user import UserFeatures
+from ranking.strangers import merged_order_stays
 
 RANKING = "ranking"
 NARROWED = "narrowed"
@@ -23,6 +24,8 @@ async def rank(
     pipeline: Pipeline, user: UserFeatures, candidates: Candidates, deadline: Deadline, trail: Trail
 ) -> Candidates:
     """The candidates best first, by the best ranker that can be had by ``deadline``."""
+    if merged_order_stays(user):
+        return candidates
     ceiling = deadline.within(pipeline.budget.ranking)
     try:
         ranked = await _by_model(pipeline, user, candidates, ceiling)

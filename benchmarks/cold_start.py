@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.selection import WINDOWS, judge, ranked
+from benchmarks.selection import WINDOWS, Judged, interval, judge, ranked
 from retrieval.filters import allowed
 from retrieval.merge import merge
-from training import dcn_v2, rankers, sources
+from training import dcn_v2, logistic, rankers, sources
 from training.dataset import Dataset, read
 from training.rank_rows import collect
 from training.split import Cut, lengths
@@ -44,30 +44,33 @@ def report(dataset: Dataset) -> None:
     others = replace(windows, rows=windows.rows.only(~np.isin(windows.rows.user_row, new)))
     trained = rankers.learn(others, rankers.SHAPE, rankers.SCHEDULE, 0, lambda _: None)
     fitted = sources.fit(first_events(dataset, new, 0), windows.content, windows.half_life_days, 0)
-    print("| events | users | popularity | preference | DCN-V2, served | least candidates |")
-    print("|---" * 6 + "|")
+    print(
+        "| events | users | popularity | preference | logistic | DCN-V2 | DCN-V2 less popularity | least candidates |"
+    )
+    print("|---" * 8 + "|")
     for k in FIRST:
         asked = replace(fitted, cut=first_events(dataset, new, k))
         users = [int(user) for user in new if len(asked.cut.liked(int(user)))]
         rows = collect(asked, 0, users)
         of_now = dcn_v2.with_items(trained.inputs, trained.inputs.standard_item(asked.items.features)[None])
         served = ranked(rows, dcn_v2.logits(trained.model, rows, of_now), asked)
+        simple = ranked(rows, logistic.scores(trained.logistic, rows, asked.items.features[None]), asked)
         popular, preferred = (_alone(asked, users, name) for name in ("popularity", "preference"))
+        low, high = interval(served.ndcg - popular.ndcg)
+        numbers = " | ".join(f"{model.ndcg.mean():.4f}" for model in (popular, preferred, simple, served))
         least = int(rows.there.sum(axis=1).min())
-        print(
-            f"| {k} | {len(users)} | {popular:.4f} | {preferred:.4f} | {served.ndcg.mean():.4f} | {least} |", flush=True
-        )
+        print(f"| {k} | {len(users)} | {numbers} | {low:+.4f} to {high:+.4f} | {least} |", flush=True)
 
 
-def _alone(asked: sources.Fitted, users: list[int], name: str) -> float:
-    """NDCG@10 of one source; popularity's where the source has nothing to go by."""
+def _alone(asked: sources.Fitted, users: list[int], name: str) -> Judged:
+    """One source; popularity's order where the source has nothing to go by."""
     at, popular = sources.NAMES.index(name), sources.NAMES.index("popularity")
     orders = []
     for request in sources.retrieve_all(asked, users):
         found = request.found[at] if len(request.found[at]) else request.found[popular]
         keep = allowed(asked.items.eligible, request.user.seen)
         orders.append(merge([found], [0], keep, CANDIDATES).item_row)
-    return float(judge(orders, [asked.cut.liked(user) for user in users]).ndcg.mean())
+    return judge(orders, [asked.cut.liked(user) for user in users])
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from domain.slate import Slate, SlateContext
 from domain.stages import Ranker, Rule
 from domain.user import UserFeatures
 from ranking.logistic import LogisticRanker, LogisticTables
+from ranking.strangers import merged_order_stays
 from ranking.triton import checked, encode_inputs
 from reranking.apply import apply
 from reranking.groups import first_quota, grouped, new_items
@@ -116,8 +117,9 @@ async def _ordered(
     order, context = Order([], []), slate_context(fitted)
     for at, request in enumerate(found):
         forever = Deadline.after(FOREVER)
-        score = await ranker.score(request.user, request.candidates, forever)
-        ranked = request.candidates.scored(score).top(len(request.candidates))
+        ranked = request.candidates
+        if not merged_order_stays(request.user):
+            ranked = ranked.scored(await ranker.score(request.user, ranked, forever)).top(len(ranked))
         slate, _ = apply(rules, Slate(ranked, LIMIT, replace(context, seed=at)), forever)
         order.ranked.append(ranked)
         order.shown.append(slate.shown.item_row)

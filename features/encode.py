@@ -29,6 +29,7 @@ PAIRS = (
 RANK_SCALE = 60.0
 RECENT_EVENTS = 10
 KNOWN_EVENTS = 200
+USUAL_STARS = CONTRACT.item.defaults[CONTRACT.item.slices["item_rating_mean_stars"]]
 
 
 def candidate_columns(sources: Sequence[str]) -> tuple[str, ...]:
@@ -62,7 +63,8 @@ def _pairs(user: UserFeatures, candidates: Candidates, item_features: Floats, ge
     popularity and rating.
 
     Items are compared with items, both as of the bundle, so that it does not matter when the user was here. A user
-    without history is at no distance from anything.
+    without history is at no distance in age from anything, and in popularity and rating at the contract's defaults:
+    were these columns flat, what a ranker has learned of popularity would be partly silent for just this user.
     """
     spans, item = CONTRACT.numeric.slices, CONTRACT.item.slices
     wears = genres[candidates.item_row].astype(np.float32)
@@ -74,13 +76,14 @@ def _pairs(user: UserFeatures, candidates: Candidates, item_features: Floats, ge
 
     age, count = of(candidates.item_row, "item_age_years"), of(candidates.item_row, "item_events_total_count")
     stars = of(candidates.item_row, "item_rating_mean_stars")
+    popularity = np.log1p(count)
     known, recent = _rows(user.history, KNOWN_EVENTS), _rows(user.history, RECENT_EVENTS)
     if not len(known):
         nothing = np.zeros(len(candidates), np.float32)
-        return np.column_stack([taste, lately, *[nothing] * (len(PAIRS) - 2)])
+        usual = CONTRACT.numeric.defaults[spans["user_item_popularity_mean_log_count"]]
+        return np.column_stack([taste, lately, *[nothing] * 3, *[popularity - usual] * 2, stars - USUAL_STARS])
     ages, counts = of(known, "item_age_years"), np.log1p(of(known, "item_events_total_count"))
     last = slice(-len(recent), None)
-    popularity = np.log1p(count)
     return np.column_stack(
         [
             taste,

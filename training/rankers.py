@@ -15,7 +15,7 @@ from retrieval.neighbours import Neighbours
 from training import content, dcn_v2, logistic, popularity, sources
 from training.dataset import Dataset
 from training.rank_rows import RankRows, collect, together
-from training.split import VALIDATION_PERCENT, cut
+from training.split import VALIDATION_PERCENT, Cut, beginners_cut, cut
 
 CUTS = ((40, 60), (50, 70), (60, VALIDATION_PERCENT))
 """Per cent of each user's events: known, and asked about. Each asks about as long a stretch as the test does, and none
@@ -55,6 +55,7 @@ class Asked:
 
     content: Neighbours
     half_life_days: float
+    cuts: tuple[Cut, ...]  # the beginners', then those that were named, in their order
     rows: RankRows
     item_features: Floats  # (cuts, n, I) raw
 
@@ -70,21 +71,25 @@ def fit(dataset: Dataset, seed: int, echo: Callable[[str], None]) -> Rankers:
 def ask(dataset: Dataset, cuts: Sequence[tuple[int, int]], seed: int, echo: Callable[[str], None]) -> Asked:
     """Fit the sources at every one of ``cuts`` (per cent known, per cent asked about) and ask them.
 
-    Nothing after the last cut's stretch is looked at. Raises ``DatasetError`` as ``fit`` does.
+    First come beginners as of the last cut: from long histories alone a ranker learns that popularity says little
+    beside the sources that know the user, and not what to do where those are silent. Nothing after the last cut's
+    stretch is looked at. Raises ``DatasetError`` as ``fit`` does.
     """
     neighbours = content.fit(dataset)
     half_life_days = popularity.best_half_life_days(cut(dataset, *cuts[-1]))
     echo(f"content and popularity: half-life {half_life_days:g} days")
+    moments = {"beginners": beginners_cut(dataset, *cuts[-1], seed)}
+    moments |= {f"as of {percent} % of each user's events": cut(dataset, percent, until) for percent, until in cuts}
     parts, item_features = [], []
-    for number, (percent, until) in enumerate(cuts):
-        fitted = sources.fit(cut(dataset, percent, until), neighbours, half_life_days, seed)
+    for number, (name, moment) in enumerate(moments.items()):
+        fitted = sources.fit(moment, neighbours, half_life_days, seed)
         parts.append(collect(fitted, number))
         item_features.append(fitted.items.features)
-        echo(f"sources as of {percent} % of each user's events: {_recall_line(parts[-1])}")
+        echo(f"sources, {name}: {_recall_line(parts[-1])}")
     rows = together(parts)
     if not rows.liked.any():
         raise DatasetError(["no user liked a retrieved item after the first half of their events: nothing to rank by"])
-    return Asked(neighbours, half_life_days, rows, np.stack(item_features))
+    return Asked(neighbours, half_life_days, tuple(moments.values()), rows, np.stack(item_features))
 
 
 def learn(
@@ -105,7 +110,8 @@ def learn(
 
 
 def _held_out_users(rows: RankRows, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    users = np.unique(rows.user_row)
+    """Drawn from whom the named cuts ask about: who happens to be a beginner does not change who is judged."""
+    users = np.unique(rows.user_row[rows.cut > 0])
     return np.random.default_rng(seed).permutation(users)[: int(HELD_OUT_SHARE * len(users))]
 
 

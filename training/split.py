@@ -18,6 +18,9 @@ from training.dataset import Dataset
 
 TRAIN_PERCENT = 70
 VALIDATION_PERCENT = 80
+BEGINNERS_SHARE = 1 / 3
+BEGINNINGS = (0, 0, 1, 2, 3, 5)
+"""How many events a beginner is known by, drawn evenly."""
 
 Lengths = NDArray[np.int64]
 
@@ -78,6 +81,21 @@ def lengths(dataset: Dataset, percent: int) -> Lengths:
 def cut(dataset: Dataset, percent: int, until_percent: int) -> Cut:
     """What was known at ``percent`` of each user's events, asked about those up to ``until_percent``."""
     return Cut(dataset, lengths(dataset, percent), lengths(dataset, until_percent))
+
+
+def beginners_cut(dataset: Dataset, percent: int, until_percent: int, seed: int) -> Cut:
+    """A third of the users known by their first few events or none, the others by ``percent``.
+
+    Only the beginners are asked about: what follows, as long a stretch as from ``percent`` to ``until_percent`` and
+    nothing after ``until_percent``. Their later events are hidden from the sources too, so that nobody is told.
+    """
+    rng = np.random.default_rng(seed)
+    sizes, usual = np.diff(dataset.indptr), lengths(dataset, percent)
+    chosen = rng.random(len(sizes)) < BEGINNERS_SHARE
+    first = np.minimum(rng.choice(BEGINNINGS, len(sizes)), usual)
+    stretch = np.maximum(sizes * (until_percent - percent) // 100, 1)
+    until = np.minimum(first + stretch, lengths(dataset, until_percent))
+    return Cut(dataset, np.where(chosen, first, usual), np.where(chosen, until, usual))
 
 
 def validation_cut(dataset: Dataset) -> Cut:

@@ -81,10 +81,20 @@ def test_genre_columns_are_the_users_share_of_the_items_genres() -> None:
     assert column(table, "pair_genre_taste_ratio") == [0.75, 0.25, 0]
 
 
-def test_a_user_without_history_is_at_no_distance_from_anything() -> None:
+def test_a_user_without_history_is_at_no_distance_in_age_and_otherwise_at_the_defaults() -> None:
     table = encode_candidates(user(), candidates([[1, 1]] * 3, [[0, 0]] * 3), *catalogue())
-    assert (table[:, NAMES.index("pair_age_distance_years") :] == 0).all()
+    ages = NAMES.index("pair_age_distance_years")
+    assert (table[:, ages : ages + 3] == 0).all()
     assert len(PAIRS) == len(NAMES) - NAMES.index("pair_genre_taste_ratio")
+
+
+def test_popularity_sets_items_apart_for_a_user_without_history_as_for_anybody() -> None:
+    """Within a request the column is popularity less a constant; so is what a ranker has learned of it."""
+    offered = candidates([[1, 1]] * 3, [[0, 0]] * 3)
+    stranger, somebody = (encode_candidates(who, offered, *catalogue()) for who in (user(), user(1, 3)))
+    for name in PAIRS[-3:]:
+        one, other = (np.diff(column(table, name)) for table in (stranger, somebody))
+        np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_no_candidates_have_the_same_columns() -> None:

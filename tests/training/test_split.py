@@ -7,7 +7,7 @@ import pytest
 
 from tests.training.conftest import ITEMS, MakeFolder
 from training.dataset import Dataset, read
-from training.split import cut, everything, final_cut, lengths, validation_cut
+from training.split import BEGINNINGS, beginners_cut, cut, everything, final_cut, lengths, validation_cut
 
 
 def one_user(make_folder: MakeFolder, times: list[int], stars: list[float], name: str = "dataset") -> Dataset:
@@ -62,3 +62,27 @@ def test_each_user_is_cut_for_themselves(make_folder: MakeFolder) -> None:
     dataset = read(make_folder(items=ITEMS, ratings=ratings))
     assert lengths(dataset, 70).tolist() == [2, 1]
     assert validation_cut(dataset).known.tolist() == [True, True, False, True, False]
+
+
+def test_beginners_are_known_by_their_first_events_and_only_they_are_asked_about(
+    make_random_folder: MakeFolder,
+) -> None:
+    dataset = read(make_random_folder(users=60))
+    beginners = beginners_cut(dataset, 60, 80, 0)
+    usual, end = lengths(dataset, 60), lengths(dataset, 80)
+    asked = beginners.until > beginners.length
+    assert 0.1 < asked.mean() < 0.6
+    assert set(beginners.length[asked].tolist()) == set(BEGINNINGS)
+    assert (beginners.length[~asked] == usual[~asked]).all()
+    assert (beginners.until[asked] - beginners.length[asked] == 30 * 20 // 100).all()
+    assert (beginners.until <= end).all()
+
+
+def test_a_beginner_of_few_events_is_never_asked_about_the_test_part(make_folder: MakeFolder) -> None:
+    ids = [f"i{n}" for n in range(3)]
+    ratings = {"user_id": [f"u{n}" for n in range(30) for _ in ids], "item_id": ids * 30, "rating": [4.0] * 90}
+    ratings |= {"timestamp": list(range(90))}
+    dataset = read(make_folder(items={"item_id": ids, "title": ids}, ratings=ratings))
+    beginners = beginners_cut(dataset, 60, 80, 0)
+    assert (beginners.until <= lengths(dataset, 80)).all()
+    assert (beginners.length <= lengths(dataset, 60)).all()
