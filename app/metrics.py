@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -36,6 +38,7 @@ SIZE_BOUNDS = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
 EVENT_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 1800.0)
 
 REGISTRY = CollectorRegistry()
+Labelled = TypeVar("Labelled", Counter, Histogram)
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, which nothing here reads
 
 REQUESTS = Counter("streamrec_requests_total", "Recommendation requests", ["transport", "status"], registry=REGISTRY)
@@ -188,10 +191,16 @@ EXPOSURE = Gauge(
 _LEVELS = {level: ANSWERS.labels(level.name) for level in DegradationLevel}  # each level shows from the start, at zero
 
 
+@cache
+def _of(metric: Labelled, *labels: str) -> Labelled:
+    """The child of these labels, found once: the library looks it up under a lock. Labels are few, so all are kept."""
+    return metric.labels(*labels)
+
+
 def request_finished(transport: str, status: str, seconds: float) -> None:
     """One request, however it ended. ``transport`` is ``http`` or ``grpc``; ``status`` is in its words."""
-    REQUESTS.labels(transport, status).inc()
-    REQUEST_SECONDS.labels(transport).observe(seconds)
+    _of(REQUESTS, transport, status).inc()
+    _of(REQUEST_SECONDS, transport).observe(seconds)
 
 
 def answered(answer: Answer) -> None:
@@ -199,13 +208,13 @@ def answered(answer: Answer) -> None:
     _LEVELS[answer.level].inc()
     for reason in answer.reasons:
         part, _, cause = reason.partition(".")
-        REASONS.labels(part, cause).inc()
+        _of(REASONS, part, cause).inc()
     for layer, arm in answer.arms.items():
-        ARMS.labels(layer, arm).inc()
+        _of(ARMS, layer, arm).inc()
     for source, n in answer.proposed.items():
-        CANDIDATES.labels(source).inc(n)
+        _of(CANDIDATES, source).inc(n)
     for stage, seconds in answer.timing.items():
-        STAGE_SECONDS.labels(stage).observe(seconds)
+        _of(STAGE_SECONDS, stage).observe(seconds)
 
 
 def slates_forgotten(slates: int) -> None:
@@ -220,8 +229,8 @@ def request_not_recorded() -> None:
 
 def dependency_called(name: str, outcome: str, seconds: float) -> None:
     """One guarded call of a dependency or source; what ``app.guard`` tells."""
-    CALLS.labels(name, outcome).inc()
-    CALL_SECONDS.labels(name).observe(seconds)
+    _of(CALLS, name, outcome).inc()
+    _of(CALL_SECONDS, name).observe(seconds)
 
 
 def feature_problem(feature: str, reason: str) -> None:
@@ -265,7 +274,7 @@ def bug_found(where: str) -> None:
 
 def access_checked(key: str, outcome: str) -> None:
     """``key`` is the name of a key in the operator's file, so there are no more of them than lines."""
-    ACCESS.labels(key, outcome).inc()
+    _of(ACCESS, key, outcome).inc()
 
 
 def breaker_is(part: str, state: str) -> None:
@@ -276,7 +285,7 @@ def breaker_is(part: str, state: str) -> None:
 
 def admitted(priority: str, path: str) -> None:
     """One decision of admission."""
-    ADMISSIONS.labels(priority, path).inc()
+    _of(ADMISSIONS, priority, path).inc()
 
 
 def load_is(limit: int, quality: float) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import faiss
@@ -43,12 +42,12 @@ FOREVER = sources.FOREVER_SECONDS
 COUNT = CONTRACT.item.slices["item_events_total_count"].start
 
 
-def of_bundle(bundle: Bundle, executor: ThreadPoolExecutor) -> list[Source]:
+def of_bundle(bundle: Bundle) -> list[Source]:
     """The serving sources over a bundle, in the order of the columns."""
     tables, stars = bundle.tables, bundle.manifest.dataset.positive_stars
     depth = {spec.name: spec.depth for spec in bundle.manifest.sources}
     return [
-        TwoTower(tables.user_tower, faiss.read_index(str(bundle.index_path)), stars, depth["two_tower"], executor),
+        TwoTower(tables.user_tower, faiss.read_index(str(bundle.index_path)), stars, depth["two_tower"]),
         Collaborative(tables.collaborative, stars, depth["collaborative"]),
         Content(tables.content, stars, depth["content"]),
         Popularity(tables.popularity, depth["popularity"]),
@@ -93,10 +92,10 @@ def watched(bundle: Bundle, genre: int, history: History, moment: float) -> Hist
     )
 
 
-async def report(bundle: Bundle, executor: ThreadPoolExecutor) -> None:
+async def report(bundle: Bundle) -> None:
     """The table: a genre's mean share of the slates before and after, over the users."""
     items, users = bundle.tables.items, bundle.tables.users
-    asked, ranker = of_bundle(bundle, executor), GraphRanker(bundle.model_path, items)
+    asked, ranker = of_bundle(bundle), GraphRanker(bundle.model_path, items)
     moment = float(users.timestamp.max()) + 1000 * MINUTE
     quiet = np.argsort(np.diff(users.indptr), kind="stable")[:USERS].tolist()
     enough = zip(items.genre_names, items.genres.sum(axis=0).tolist(), strict=False)
@@ -122,8 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     single_threaded()
-    with ThreadPoolExecutor(1) as executor:
-        asyncio.run(report(Bundle.load(parser.parse_args().bundle), executor))
+    asyncio.run(report(Bundle.load(parser.parse_args().bundle)))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,9 @@ import numpy as np
 from domain.arrays import Floats
 from domain.candidates import Candidates
 from domain.catalogue import History
-from domain.deadline import Deadline
 from domain.request import Request
 from domain.user import UserFeatures
+from retrieval.computed import Personal
 from retrieval.neighbours import Neighbours
 
 MAX_HISTORY = 300
@@ -35,7 +34,7 @@ def history_weights(history: History, positive_stars: float) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Collaborative:
+class Collaborative(Personal):
     """The ``depth`` items that the user's latest events speak for most."""
 
     neighbours: Neighbours
@@ -43,9 +42,9 @@ class Collaborative:
     depth: int
     name: str = "collaborative"
 
-    async def retrieve(self, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline) -> Candidates:
-        del request, deadline
-        history = (await asyncio.shield(user)).history.latest(MAX_HISTORY)
+    def propose(self, request: Request, user: UserFeatures) -> Candidates:
+        del request
+        history = user.history.latest(MAX_HISTORY)
         if not len(history):
             return Candidates.none()
         weights = history_weights(history, self.positive_stars)

@@ -5,16 +5,15 @@ It is the only source that can propose an item nobody has touched yet.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import numpy as np
 
 from domain.candidates import Candidates
-from domain.deadline import Deadline
 from domain.request import Request
 from domain.user import UserFeatures
 from features.definitions import positive
+from retrieval.computed import Personal
 from retrieval.neighbours import Neighbours
 
 MAX_HISTORY = 50
@@ -22,7 +21,7 @@ MAX_HISTORY = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class Content(Personal):
     """The ``depth`` items most alike to the user's latest likes."""
 
     neighbours: Neighbours
@@ -30,9 +29,9 @@ class Content:
     depth: int
     name: str = "content"
 
-    async def retrieve(self, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline) -> Candidates:
-        del request, deadline
-        history = (await asyncio.shield(user)).history
+    def propose(self, request: Request, user: UserFeatures) -> Candidates:
+        del request
+        history = user.history
         liked = history.only(positive(history, self.positive_stars)).latest(MAX_HISTORY)
         if not len(liked):
             return Candidates.none()

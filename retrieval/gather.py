@@ -13,6 +13,7 @@ from domain.errors import DependencyError
 from domain.request import Request
 from domain.stages import Source
 from domain.user import UserFeatures
+from retrieval.computed import Computed, Personal
 
 T = TypeVar("T")
 
@@ -38,7 +39,10 @@ class Found:
 async def gather(
     sources: Sequence[Source], attempt: Attempt, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline
 ) -> list[Found]:
-    """The answers of all ``sources``, in their order, no later than ``deadline``."""
+    """The answers of all ``sources``, in their order, no later than ``deadline``.
+
+    Those that wait for something are asked at once, each in a task; those that compute, one after the other meanwhile.
+    """
 
     async def ask(source: Source) -> Found:
         try:
@@ -49,6 +53,13 @@ async def gather(
         except DependencyError as error:
             return Found(source.name, Candidates.none(), error.cause)
 
+    computed = [source for source in sources if isinstance(source, Computed)]
+    found: dict[str, Found] = {}
     async with asyncio.TaskGroup() as group:  # a source never raises into it, so only a bug cancels its siblings
-        tasks = [group.create_task(ask(source), name=source.name) for source in sources]
-    return [task.result() for task in tasks]
+        tasks = [group.create_task(ask(source)) for source in sources if not isinstance(source, Computed)]
+        if tasks:
+            await asyncio.sleep(0)  # whoever waits has begun before the loop is busy
+        for source in sorted(computed, key=lambda source: isinstance(source, Personal)):
+            found[source.name] = await ask(source)
+    found |= {answer.source: answer for answer in (task.result() for task in tasks)}
+    return [found[source.name] for source in sources]

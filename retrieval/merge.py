@@ -87,14 +87,18 @@ def _fused(
 def with_forced(candidates: Candidates, forced: Rows, limit: int) -> Candidates:
     """The candidates with ``forced`` rows among them, at most ``limit`` in all; nobody proposed those that are new.
 
-    Forced rows displace the last of the others, and are themselves at most a fifth of ``limit``.
+    ``forced`` is ascending, without repeats. Forced rows displace the last of the others, and are themselves at most a
+    fifth of ``limit``.
     """
     forced = forced[: limit // 5]
-    new = np.setdiff1d(forced, candidates.item_row) if len(forced) else forced
+    if not len(forced):
+        return candidates
+    place = np.minimum(forced.searchsorted(candidates.item_row), len(forced) - 1)
+    protected = forced[place] == candidates.item_row
+    new = np.delete(forced, place[protected])
     if not len(new):
         return candidates
     room = limit - len(new)
-    protected = np.isin(candidates.item_row, forced)
     others = np.cumsum(~protected) <= room - int(protected.sum())
     kept = candidates.take(protected | others)
     unknown = np.full((len(new), candidates.source_scores.shape[1]), np.nan, np.float32)

@@ -10,6 +10,7 @@ from domain.candidates import Candidates
 from domain.deadline import Deadline
 from domain.request import Request
 from domain.user import UserFeatures
+from retrieval.computed import Computed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +22,7 @@ class PopularityTables:
 
 
 @dataclass(frozen=True, slots=True)
-class Popularity:
+class Popularity(Computed):
     """The ``depth`` most popular items."""
 
     tables: PopularityTables

@@ -8,7 +8,6 @@ that learn from co-occurrence have enough to go by.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +15,11 @@ from numpy.typing import NDArray
 
 from domain.arrays import Floats, Mask, Rows
 from domain.candidates import Candidates
-from domain.deadline import Deadline
 from domain.request import Request
 from domain.user import UserFeatures
 from features.definitions import positive
+from retrieval.computed import Personal
+from retrieval.ordering import best_first
 
 MAX_HISTORY = 200
 KEPT = 10_000  # items; more is never asked for
@@ -65,7 +65,7 @@ def posterior(tables: PreferenceTables, likes: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Preference:
+class Preference(Personal):
     """The ``depth`` items that are likeliest to be liked next, by what the user's likes say of their genres.
 
     Nothing for a user who has liked nothing: that is what popularity is for.
@@ -77,15 +77,17 @@ class Preference:
     depth: int
     name: str = "preference"
 
-    async def retrieve(self, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline) -> Candidates:
-        del request, deadline
-        history = (await asyncio.shield(user)).history
+    def propose(self, request: Request, user: UserFeatures) -> Candidates:
+        del request
+        history = user.history
         liked = history.only(positive(history, self.positive_stars)).latest(MAX_HISTORY)
         if not len(liked):
             return Candidates.none()
         likes = genre_shares(self.genres[liked.item_row]).sum(axis=0)
         score = self.tables.given_genre @ posterior(self.tables, likes)
-        left = np.where(np.isin(self.tables.item_row, history.item_row), 0.0, score)
-        order = np.argsort(-left, kind="stable")[: self.depth]
-        order = order[left[order] > 0]
-        return Candidates.proposed(self.tables.item_row[order], left[order].astype(np.float32))
+        met = np.zeros(len(self.genres), np.bool_)
+        met[history.item_row] = True
+        score[met[self.tables.item_row]] = 0.0
+        order = best_first(score)[: self.depth]
+        order = order[score[order] > 0]
+        return Candidates.proposed(self.tables.item_row[order], score[order])

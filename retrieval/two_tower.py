@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from concurrent.futures import Executor
 from dataclasses import dataclass, fields
 from typing import Protocol
 
@@ -14,12 +12,12 @@ from numpy.typing import NDArray
 from domain.arrays import Floats
 from domain.candidates import Candidates
 from domain.catalogue import History
-from domain.deadline import Deadline
-from domain.errors import BadAnswer, Late
+from domain.errors import BadAnswer
 from domain.request import Request
 from domain.user import UserFeatures
 from features.contract import CONTRACT
 from features.definitions import positive
+from retrieval.computed import Personal
 
 MAX_HISTORY = 100
 
@@ -76,32 +74,26 @@ class Index(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TwoTower:
-    """The ``depth`` items nearest to the user. The search runs in ``executor``, which is bounded.
+class TwoTower(Personal):
+    """The ``depth`` items nearest to the user.
 
-    A search that outlives its deadline cannot be cancelled; its result is discarded. FAISS answers -1 where it found
-    fewer items than asked, which are dropped here; rows it should not know are dropped by the filters.
+    FAISS answers -1 where it found fewer items than asked, which are dropped here; rows it should not know are dropped
+    by the filters. Raises ``BadAnswer`` when FAISS fails.
     """
 
     tower: UserTower
     index: Index
     positive_stars: float
     depth: int
-    executor: Executor
     name: str = "two_tower"
 
-    async def retrieve(self, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline) -> Candidates:
+    def propose(self, request: Request, user: UserFeatures) -> Candidates:
         del request
-        known = await asyncio.shield(user)
-        liked = known.history.only(positive(known.history, self.positive_stars)).latest(MAX_HISTORY)
+        liked = user.history.only(positive(user.history, self.positive_stars)).latest(MAX_HISTORY)
         if not len(liked):
             return Candidates.none()
-        vector = self.tower.vector(liked, known.numeric)
-        if deadline.expired:
-            raise Late(self.name)
-        search = asyncio.get_running_loop().run_in_executor(self.executor, self.index.search, vector[None], self.depth)
         try:
-            scores, rows = await search
+            scores, rows = self.index.search(self.tower.vector(liked, user.numeric)[None], self.depth)
         except (RuntimeError, AssertionError) as error:  # what FAISS raises, in C++ and in its wrapper
             raise BadAnswer(f"{self.name}: FAISS cannot search") from error
         found = rows[0] >= 0

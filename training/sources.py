@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import faiss
@@ -113,18 +111,12 @@ def users_at(fitted: Fitted, users: Sequence[int]) -> list[UserFeatures]:
     ]
 
 
-@contextmanager
-def opened(fitted: Fitted) -> Iterator[list[Source]]:
+def serving_sources(fitted: Fitted) -> list[Source]:
     """The serving sources over these fits, in the order of the columns."""
-    with ThreadPoolExecutor(1) as executor:
-        yield serving_sources(fitted, executor)
-
-
-def serving_sources(fitted: Fitted, executor: Executor) -> list[Source]:
     settings = fitted.cut.dataset.settings
     depth = {spec.name: spec.depth for spec in SOURCES}
     return [
-        TwoTower(fitted.user_tower, fitted.index, settings.positive_stars, depth["two_tower"], executor),
+        TwoTower(fitted.user_tower, fitted.index, settings.positive_stars, depth["two_tower"]),
         Collaborative(fitted.collaborative, settings.positive_stars, depth["collaborative"]),
         Content(fitted.content, settings.positive_stars, depth["content"]),
         Popularity(fitted.popularity, depth["popularity"]),
@@ -146,8 +138,8 @@ def retrieve_all(fitted: Fitted, users: Sequence[int]) -> list[Retrieved]:
     known = users_at(fitted, users)
 
     async def ask() -> list[Retrieved]:
-        with opened(fitted) as sources:
-            return [await _retrieve(fitted, sources, user) for user in known]
+        sources = serving_sources(fitted)
+        return [await _retrieve(fitted, sources, user) for user in known]
 
     return asyncio.run(ask())
 

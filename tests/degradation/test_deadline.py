@@ -16,7 +16,7 @@ from app.wiring import Process
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel as Level
 from domain.request import Query
-from retrieval.executor import BoundedExecutor
+from retrieval.executor import BoundedExecutor, Threaded
 from retrieval.two_tower import TwoTower
 from tests.app.fake_stages import Ranker, Source, Store, with_store
 
@@ -126,7 +126,7 @@ async def stuck() -> AsyncIterator[BoundedExecutor]:
 def searching_in(executor: BoundedExecutor, pipeline: Pipeline) -> Pipeline:
     (two_tower,) = [source for source in pipeline.sources if isinstance(source, TwoTower)]
     others = tuple(source for source in pipeline.sources if source is not two_tower)
-    return replace(pipeline, sources=(replace(two_tower, executor=executor), *others))
+    return replace(pipeline, sources=(Threaded(two_tower, executor), *others))
 
 
 async def test_a_full_executor_is_a_late_source(pipeline: Pipeline, stuck: BoundedExecutor) -> None:

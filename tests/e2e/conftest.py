@@ -29,14 +29,17 @@ READY_SECONDS = 120.0
 
 @pytest.fixture(scope="session")
 def trained_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle trained on the quick start's data: once for unchanged code, kept under STREAMREC_HOME."""
-    from training.train import train
+    """A bundle trained on the quick start's data: once for unchanged code, kept under STREAMREC_HOME.
 
+    In a process of its own, as a person would: a browser driven from this one holds its event loop.
+    """
     home = Path(os.environ.get("STREAMREC_HOME", ROOT / ".streamrec"))
     kept = home / "test-bundles" / _fingerprint()
     if not (kept / "manifest.json").exists():
         scratch = tmp_path_factory.mktemp("trained") / "bundle"
-        train(DATA, scratch)
+        command = [sys.executable, "-m", "app.cli", "train", "--data", str(DATA), "--out", str(scratch)]
+        environ = os.environ | {"STREAMREC_HOME": str(scratch.parent)}
+        subprocess.run(command, check=True, cwd=ROOT, env=environ)
         kept.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(scratch, kept)

@@ -9,7 +9,9 @@ from domain.candidates import Candidates
 from domain.deadline import Deadline
 from domain.errors import DependencyError, Late, Unreachable
 from domain.request import Context, Request
+from domain.stages import Source
 from domain.user import UserFeatures
+from retrieval.computed import Computed, Personal
 from retrieval.executor import BoundedExecutor
 from retrieval.gather import gather
 
@@ -49,7 +51,7 @@ class Fails(Says):
         raise self.error
 
 
-async def ask(*sources: Says, seconds: float = 0.02):
+async def ask(*sources: Source, seconds: float = 0.02):
     async def read() -> UserFeatures:
         return None  # type: ignore[return-value]  # these sources only wait for it
 
@@ -78,6 +80,52 @@ async def test_a_source_that_is_cut_off_does_not_cancel_the_users_read() -> None
     await gather([Hangs("a")], attempt, REQUEST, user, Deadline.after(0.005))  # type: ignore[arg-type]
     read_may_end.set()
     assert await user == "the user"
+
+
+class Knows(Personal):
+    """Answers once the user is known, and writes down that it was asked."""
+
+    def __init__(self, name: str, row: int, asked: list[str]) -> None:
+        self.name, self.row, self.asked = name, row, asked
+
+    def propose(self, request, user) -> Candidates:
+        self.asked.append(self.name)
+        return Candidates.proposed(np.array([self.row], np.int32), np.ones(1, np.float32))
+
+
+class SaysAtOnce(Says, Computed):
+    pass
+
+
+async def test_sources_that_compute_are_asked_one_after_the_other_and_answer_in_the_given_order() -> None:
+    asked: list[str] = []
+    found, _ = await ask(Knows("a", 1, asked), Says("b", 2), Knows("c", 3, asked), SaysAtOnce("d", 4))
+    assert [(f.source, f.candidates.item_row.tolist()) for f in found] == [
+        ("a", [1]),
+        ("b", [2]),
+        ("c", [3]),
+        ("d", [4]),
+    ]
+    assert asked == ["a", "c"]
+
+
+async def test_a_source_that_needs_no_user_answers_when_the_users_read_hangs() -> None:
+    async def never() -> UserFeatures:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    user, asked = asyncio.create_task(never()), list[str]()
+    sources: list[Source] = [Knows("a", 1, asked), Knows("b", 2, asked), SaysAtOnce("c", 3)]
+    found = await gather(sources, attempt, REQUEST, user, Deadline.after(0.01))
+    assert [(f.source, f.cause) for f in found] == [("a", "timeout"), ("b", "timeout"), ("c", None)]
+    assert not user.done()
+    user.cancel()
+
+
+async def test_a_source_that_hangs_holds_up_none_that_computes() -> None:
+    asked: list[str] = []
+    found, _ = await ask(Hangs("a"), Knows("b", 1, asked))
+    assert [(f.source, f.cause) for f in found] == [("a", "timeout"), ("b", None)]
 
 
 @pytest.mark.parametrize(("error", "cause"), [(Unreachable("x"), "unavailable"), (DependencyError("x"), "error")])

@@ -89,6 +89,7 @@ async def test_a_search_that_fails_is_a_failing_source_not_a_bug(vectors) -> Non
     from domain.errors import BadAnswer
     from domain.user import Freshness, UserFeatures
     from features.contract import CONTRACT
+    from retrieval.executor import Threaded
     from retrieval.two_tower import TwoTower, UserTower
 
     width, other = CONTRACT.numeric.width, D + 1  # a tower that is not this index's
@@ -105,6 +106,7 @@ async def test_a_search_that_fails_is_a_failing_source_not_a_bug(vectors) -> Non
 
     asked: Any = None  # the source does not look at the request
     with ThreadPoolExecutor(1) as pool:
-        source = TwoTower(tower, flat(vectors), 4.0, 5, pool)
-        with pytest.raises(BadAnswer, match="FAISS"):
-            await source.retrieve(asked, asyncio.create_task(known()), Deadline.after(5))
+        source = TwoTower(tower, flat(vectors), 4.0, 5)
+        for asking in (source, Threaded(source, pool)):
+            with pytest.raises(BadAnswer, match="FAISS"):
+                await asking.retrieve(asked, asyncio.create_task(known()), Deadline.after(5))

@@ -1,0 +1,37 @@
+"""Sources that only compute: with the user at hand their answer is there at once."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+
+from domain.candidates import Candidates
+from domain.deadline import Deadline
+from domain.request import Request
+from domain.user import UserFeatures
+
+
+class Computed:
+    """A source without I/O that is done in well under a millisecond, and whose ``retrieve`` waits for nobody.
+
+    ``gather`` gives it no task of its own: to cut it into one costs as much as many of them compute. What waits for
+    anything but the user must not be one, because it would hold up the others.
+    """
+
+    __slots__ = ()
+    name: str
+
+
+class Personal(Computed, ABC):
+    """The same, waiting for the user and for nothing else."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def propose(self, request: Request, user: UserFeatures) -> Candidates:
+        """What ``retrieve`` answers, once the user is known."""
+
+    async def retrieve(self, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline) -> Candidates:
+        """As ``domain.stages.Source`` has it."""
+        del deadline
+        return self.propose(request, await asyncio.shield(user))
