@@ -103,6 +103,7 @@ class Evaluation:
     positives: int
     baselines: list[Baseline]
     runs: list[Run]
+    activity: fairness.Groups  # of the judged users
 
     def mean(self, model: str, metric: str) -> Numbers:
         """``(users,)``: each user's mean over the seeds."""
@@ -125,9 +126,10 @@ def evaluate(
     for seed in seeds:
         echo(f"seed {seed}")
         runs.append(_run(data, dataset, cut, rules, seed, echo))
-    liked = [cut.liked(user) for user in baselines.judged(cut)]
-    name, digest = dataset.settings.name, dataset.sha256
-    return Evaluation(name, digest, part, len(liked), sum(map(len, liked)), found, runs)
+    users = baselines.judged(cut)
+    positives = sum(len(cut.liked(user)) for user in users)
+    activity = fairness.user_groups(data, cut)["activity"].only(users)
+    return Evaluation(dataset.settings.name, dataset.sha256, part, len(users), positives, found, runs, activity)
 
 
 def part_of(dataset: Dataset, part: Part) -> Dataset:

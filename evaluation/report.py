@@ -113,7 +113,7 @@ def markdown(
         f"## Rankers\n\nSeed {first.seed}.\n\n{_rankers(first)}",
         f"## What is shown\n\n{_shown(first)}",
         f"## Cold and warm\n\n{_slices(first)}",
-        f"## Users by group\n\n{_users(first)}",
+        f"## Users by group\n\n{_users(first)}\n\n{_by_activity(evaluation)}",
         f"## Items by group\n\n{_items(first)}",
         f"## Targets\n\n{targets_table(targets)}",
     ]
@@ -178,6 +178,18 @@ def _users(run: Run) -> str:
     ]
     table = _table(("group", "users", "Hit@10", "with one positive a user"), rows)
     return f"{table}\n\nDisparity of Hit@10: {run.hit_disparity:.3f}."
+
+
+def _by_activity(evaluation: Evaluation) -> str:
+    """Every model's Hit@10 by activity: whether a disparity is of a model or of the data."""
+    hits = {part.name: part.quality.hit_at_10 for part in evaluation.baselines}
+    hits |= {name: evaluation.mean(name, "hit_at_10") for name in evaluation.runs[0].models}
+    rows = []
+    for name, hit in hits.items():
+        means = evaluation.activity.means(hit)
+        rows.append((name, *(f"{mean:.3f}" for mean in means), f"{np.ptp(means):.3f}"))
+    headings = ("Hit@10 by activity", *(name[2:] for name in evaluation.activity.names), "disparity")
+    return _table(headings, rows)
 
 
 def _items(run: Run) -> str:

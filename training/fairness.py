@@ -41,6 +41,16 @@ class Groups:
     names: tuple[str, ...]
     weight: Numbers  # (rows, G)
 
+    def only(self, rows: Sequence[int]) -> Groups:
+        """The same groups of fewer rows."""
+        return Groups(self.names, self.weight[rows])
+
+    def means(self, values: Numbers) -> Numbers:
+        """``(G,)``: the mean of ``values`` ``(rows,)`` in each group; NaN in an empty one."""
+        with np.errstate(invalid="ignore"):
+            found: Numbers = values @ self.weight / self.weight.sum(axis=0)
+        return found
+
     def times(self, other: Groups) -> Groups:
         """The intersections, one cell a pair of groups."""
         cells = self.weight[:, :, None] * other.weight[:, None, :]

@@ -70,6 +70,8 @@ def test_the_report_says_of_every_target_whether_it_is_met(evaluated: Evaluation
     for picture in ("ranking.png", "recall.png", "calibration.png", "exposure.png"):
         assert f"({picture})" in text
         assert (written.parent / picture).read_bytes().startswith(b"\x89PNG")
+    least = np.mean([run.user_groups["activity"][0].hit_at_10 for run in evaluated.runs])
+    assert f"| {DCN_SHOWN} | {least:.3f} | " in text.partition("Hit@10 by activity")[2]
     document: dict[str, Any] = json.loads((written.parent / report.DOCUMENT).read_text())
     assert document["seeds"].keys() == {"0", "1"}
     assert document["targets"][0]["met"] in {True, False}
