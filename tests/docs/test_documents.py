@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from app.cli import parser
 from app.metrics import REGISTRY
@@ -123,6 +124,33 @@ def test_every_metric_is_measured(document: Path) -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_generated_page_is_what_the_code_says(page: str) -> None:
     assert (FOLDER / page).read_text("utf-8") == PAGES[page](), "run `python -m docs.generate`"
+
+
+def mapped() -> dict[str, set[str]]:
+    """The modules that the map of the architecture names, by folder; a row without a folder goes on with the last."""
+    text = (FOLDER / "architecture.md").read_text("utf-8").partition("## The map")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (?:`(\w+)/`)? ?\|[^|]*\|(.*)\|$", text, re.MULTILINE)
+    found: dict[str, set[str]] = {}
+    last = ""
+    for folder, modules in rows:
+        last = folder or last
+        found.setdefault(last, set()).update(re.findall(r"`(\w+)`", modules))
+    return found
+
+
+def test_every_module_is_on_the_map_and_nothing_else() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} - {"docs"}
+    on_the_map = mapped()
+    assert packages <= set(on_the_map)
+    for folder, modules in on_the_map.items():
+        assert modules == {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}, folder
+
+
+def test_every_alert_is_in_the_runbook() -> None:
+    groups = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())["groups"]
+    alerts = {rule["alert"] for group in groups for rule in group["rules"]}
+    table = (FOLDER / "runbook.md").read_text("utf-8").partition("## From the alert")[2].partition("\n## ")[0]
+    assert set(re.findall(r"`([A-Z]\w+)`", table)) == alerts
 
 
 def test_every_decision_has_its_four_parts() -> None:
