@@ -28,6 +28,8 @@ PREFETCH = (("x-request-priority", "prefetch"),)
 USER = (("x-request-priority", "user"),)
 STORM_USERS = 12
 STORM_CALLS_PER_SECOND = 100
+MOST_ITEMS = 100  # of an answer
+UNKNOWN_SCORE = 1.0  # of an item that is not among a user's best: as far off as can be
 SLOT_SECONDS = 0.02  # of the delaying ranker
 CONNECTIONS = 64  # to each worker under overload
 OVERLOAD_WORKERS = 2  # share its slots: one worker has not the CPU for the capacity and for what is beyond
@@ -88,14 +90,13 @@ async def cancel_storm(rig: Rig, users: Sequence[str], promises: dict[str, Any])
     """Callers that leave in the middle, over gRPC, which cancels the handler: nobody gets what another asked for."""
     scenario = Scenario("cancel_storm", Level.SIMPLE_RANKING, nothing, felt=False, recovers=True)
     chosen = list(users[:: max(1, len(users) // STORM_USERS)][:STORM_USERS])
-    own = {user: await _slate(rig, user) for user in chosen}
+    own = {user: await _own_scores(rig, user) for user in chosen}
     strange: list[str] = []
 
     def inspect(user: str, response: Response) -> None:
         if response.status == 200:
             answer = json.loads(response.body)
-            slate = {item["item_id"] for item in answer["items"]}
-            if answer["degradation"]["level"] == "FULL" and _whose(slate, own) != user:
+            if answer["degradation"]["level"] == "FULL" and _whose(_scores(answer), own) != user:
                 strange.append(user)
 
     asking = door(rig, chosen, inspect=inspect)
@@ -121,16 +122,29 @@ async def cancel_storm(rig: Rig, users: Sequence[str], promises: dict[str, Any])
     return Outcome(scenario.name, scenario.level.name, during, recovery, tuple(broken), whole=whole, told=told)
 
 
-async def _slate(rig: Rig, user: str) -> frozenset[str]:
+async def _own_scores(rig: Rig, user: str) -> dict[str, float]:
+    """What the ranker gives the user's best items when nobody else asks."""
     asking = HttpDoor(HOST, rig.port, Traffic([user], cold=0.0))
-    response = await asking._exchange(http_request(HOST, user))  # noqa: SLF001 - one request beside the traffic
+    response = await asking._exchange(http_request(HOST, user, MOST_ITEMS))  # noqa: SLF001 - beside the traffic
     await asking.close()
-    return frozenset(item["item_id"] for item in json.loads(response.body)["items"])
+    return _scores(json.loads(response.body))
 
 
-def _whose(slate: set[str], own: dict[str, frozenset[str]]) -> str:
-    """The user whose slate it is most like: features age between two answers, so equal would be too much to ask."""
-    return max(own, key=lambda user: len(slate & own[user]))
+def _scores(answer: dict[str, Any]) -> dict[str, float]:
+    return {item["item_id"]: item["score"] for item in answer["items"]}
+
+
+def _whose(scores: dict[str, float], own: dict[str, dict[str, float]]) -> str:
+    """The user to whom the ranker gives the most similar scores.
+
+    Which items are shown says little: what a user was just shown stands back, so the second slate is not the first.
+    Scores are not told apart by equality, because features age between two answers.
+    """
+
+    def strangeness(user: str) -> float:
+        return sum(abs(score - own[user].get(item, UNKNOWN_SCORE)) for item, score in scores.items())
+
+    return min(own, key=strangeness)
 
 
 async def _storm(rig: Rig, users: Sequence[str], over: asyncio.Event) -> int:
