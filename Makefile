@@ -12,7 +12,7 @@ TRITON_VENV := $(STREAMREC_HOME)/venv-triton
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
 
-.PHONY: help setup serve test engines page check lint types imports fmt train evaluate bench baseline capacity peers million gpu load chaos lock proto clean
+.PHONY: help setup serve test engines page check lint types imports fmt train evaluate bench baseline capacity peers million promises sweep triton-options gpu load chaos lock proto clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -66,18 +66,27 @@ baseline: setup ## Make this machine's costs the baseline that `make bench` comp
 	$(BIN)/python -m benchmarks.stages --write
 
 capacity: setup ## Measure the CPU of a request at two rates, check its targets, and write docs/capacity.md from it
-	$(BIN)/python -m benchmarks.cpu_per_request --rates 50 150 --json benchmarks/cpu.json
+	$(BIN)/python -m benchmarks.cpu_per_request --rates 50 150 --json benchmarks/cpu.json --write
 	$(BIN)/python -m benchmarks.capacity
 
 peers: setup ## Our p95 beside LibRecommender's serving and the stack put together from documentation, at their limits
-	$(BIN)/python -m benchmarks.peers.compare librecommender --gate
-	$(BIN)/python -m benchmarks.peers.compare assembled --gate
+	$(BIN)/python -m benchmarks.peers.compare librecommender --gate --write
+	$(BIN)/python -m benchmarks.peers.compare assembled --gate --write
 
 gpu: setup ## The ranker and FAISS on a GPU, where there is one (needs the extra gpu)
 	$(BIN)/python -m benchmarks.gpu
 
-million: setup ## A made-up bundle of a million items and users, written and served within its memory bounds (minutes)
-	$(BIN)/python -m benchmarks.million
+million: setup ## A million items and users (BUNDLE, else made up, which takes minutes) beside MovieLens: time, memory, recall
+	$(BIN)/python -m benchmarks.million $(if $(BUNDLE),--bundle $(BUNDLE)) --write
+
+promises: setup ## The promises of speed on a service of its own: steady, highest, start, swap (4 minutes, a quiet machine)
+	$(BIN)/python -m benchmarks.promises --write
+
+sweep: setup ## Latency against offered rate, as table and picture (3 minutes, a quiet machine)
+	$(BIN)/python -m loadtests.sweep --write
+
+triton-options: setup ## Batching, shared memory, threads, instances and int8 in Triton, each against the default (5 minutes)
+	$(BIN)/python -m benchmarks.triton_options --write
 
 load: setup ## Open-loop load on the running service; GATE names the promises of loadtests/budget.toml (default: steady)
 	$(BIN)/python -m loadtests.open_loop --gate $(or $(GATE),steady)

@@ -13,22 +13,25 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from app.parts import TritonPorts, remove_shared_memory, start_redis, start_triton
 from app.process import Part, await_ready, child_environment, launch
-from app.publishing import publish_folder
+from app.publishing import publish_folder, target_of
 from app.settings import Settings
 from domain.errors import BundleError
 from release.bundle import Bundle
+from release.publish import publish
 from release.triton_repository import link_or_copy
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[1]
 READY_SECONDS = 60.0
+WriteUsers: TypeAlias = Callable[[Bundle, Settings], object]
 
 
 def free_ports() -> Iterator[int]:
@@ -112,8 +115,11 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def running(bundle: Path | None = None, instances: int = 1) -> Iterator[Rig]:
-    """Redis and Triton over a copy of ``bundle``, published; the copy shares its files with the original."""
+def running(bundle: Path | None = None, instances: int = 1, write: WriteUsers | None = None) -> Iterator[Rig]:
+    """Redis and Triton over a copy of ``bundle``, published; the copy shares its files with the original.
+
+    ``write`` stands in for what publishing does with the features of the users.
+    """
     home = streamrec_home()
     source = bundle or newest_bundle(home)
     ports = free_ports()
@@ -137,5 +143,12 @@ def running(bundle: Path | None = None, instances: int = 1) -> Iterator[Rig]:
             shutil.copytree(
                 source, copied, copy_function=link_or_copy, ignore=shutil.ignore_patterns("publication.json")
             )
-            publish_folder(copied, settings, lambda _line: None)
+            if write is None:
+                publish_folder(copied, settings, _silent)
+            else:
+                publish(copied, target_of(settings), lambda given: write(given, settings), _silent)
             yield Rig(settings, redis_part, triton_part, ports, ended)
+
+
+def _silent(_line: str) -> None:
+    pass

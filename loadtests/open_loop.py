@@ -4,7 +4,8 @@
 
 Latency counts from the moment a request was due, not from when it could be sent, so that a stall of the service is seen
 by every request that it would have hit (no coordinated omission). ``--gate`` compares with a table of
-``loadtests/budget.toml`` and ends with status 1 if a promise is broken.
+``loadtests/budget.toml`` and ends with status 1 if a promise is broken, or if the answers were not what it is about:
+ranked by Triton, all candidates, by the reference graph (``loadtests/evidence.py``).
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from typing import Any, Protocol
 import uvloop
 
 from app.settings import Settings
+from loadtests.evidence import Witness, doubts
 from loadtests.http_connection import ConnectionLost, HttpConnection, Response
 from loadtests.load_result import FAILED, LoadResult, Sample
 from loadtests.traffic import Traffic, read_level, users_of
+from release.bundle import read_manifest
 
 BUDGET = Path(__file__).with_name("budget.toml")
 GIVEN_UP_SECONDS = 5.0
@@ -167,28 +170,45 @@ def budget(name: str) -> dict[str, Any]:
     return found
 
 
-def main() -> int:
-    asked = _arguments()
-    settings = Settings.from_environment(os.environ)
-    gate = budget(asked.gate) if asked.gate else {}
-    rate, seconds = asked.rate or gate.pop("rate", 50.0), asked.seconds or gate.pop("seconds", 10.0)
-    gate = {name: value for name, value in gate.items() if name not in {"rate", "seconds"}}
-    traffic = Traffic(users_of(settings.bundle), cold=asked.cold, seed=asked.seed)
+def promises(table: Mapping[str, Any]) -> dict[str, float]:
+    """A table of the budget without what is offered."""
+    return {name: value for name, value in table.items() if name not in {"rate", "seconds"}}
+
+
+def measured(open_door: Callable[[], Door], rate: float, seconds: float, witness: Witness | None = None) -> LoadResult:
+    """A load after a second of a slower one, on an event loop of its own; the ``witness`` watches all of the former."""
 
     async def run() -> LoadResult:
-        door = _door(asked, settings, traffic)
+        door = open_door()
         try:
             await offer(door, min(rate, 20.0), 1.0)  # connections opened, nothing measured
-            return await offer(door, rate, seconds)
+            if witness is not None:
+                witness.begin()
+            result = await offer(door, rate, seconds)
+            if witness is not None:
+                witness.end()
+            return result
         finally:
             await door.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(run())
+        return runner.run(run())
+
+
+def main() -> int:
+    asked = _arguments()
+    settings = Settings.from_environment(os.environ)
+    gate = budget(asked.gate) if asked.gate else {}
+    rate, seconds = asked.rate or gate.get("rate", 50.0), asked.seconds or gate.get("seconds", 10.0)
+    traffic = Traffic(users_of(settings.bundle), cold=asked.cold, seed=asked.seed)
+    witness = Witness(f"http://{asked.host}:{settings.http_port}", settings.key) if gate else None
+    result = measured(lambda: _door(asked, settings, traffic), rate, seconds, witness)
     print(result.text())
     if asked.json:
         asked.json.write_text(result.json() + "\n")
-    broken = broken_promises(result, gate)
+    broken = broken_promises(result, promises(gate))
+    if witness is not None:
+        broken += doubts(result, witness, traffic.users, read_manifest(settings.bundle).version)
     print(*(f"BROKEN: {promise}" for promise in broken), sep="\n", end="\n" if broken else "")
     return 1 if broken else 0
 

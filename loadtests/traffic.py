@@ -13,6 +13,7 @@ import orjson
 from release.bundle import Bundle
 
 DRAWN = 4096  # asked in a circle: drawing costs nothing while measuring
+STRANGER = "stranger-"  # what the ids of those begin with whom nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Traffic:
         order = random.permutation(len(self.users))  # which user is popular has nothing to do with their id
         known = order[random.choice(len(self.users), n, p=weight / weight.sum())] if len(self.users) else strangers
         return [
-            f"stranger-{self.seed}-{i}" if cold else self.users[user]
+            f"{STRANGER}{self.seed}-{i}" if cold else self.users[user]
             for i, (cold, user) in enumerate(zip(strangers.tolist(), known.tolist(), strict=True))
         ]
 

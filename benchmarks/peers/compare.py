@@ -1,6 +1,6 @@
 """Ours beside two others: the same machine, Redis and Triton, the same run, one worker each.
 
-    python -m benchmarks.peers.compare librecommender|assembled [--bundle FOLDER] [--seconds 10] [--json FILE] [--gate]
+    python -m benchmarks.peers.compare librecommender|assembled [--bundle FOLDER] [--json FILE] [--gate] [--write]
 
 ``librecommender``: LibRecommender's embed serving, in an environment of its own under STREAMREC_HOME, made by the first
 run. ``assembled``: what is put together from the documentation of FastAPI, Feast, FAISS and tritonclient.
@@ -8,7 +8,9 @@ run. ``assembled``: what is put together from the documentation of FastAPI, Feas
 Method: one is running at a time. The peer is offered rising rates, by steps of a quarter, until it answers fewer than
 95 % of what it is offered; the last rate that it held is its saturation rate. That rate is then offered to the peer and
 to ours in turn, three times; told is the median of each one's p95 and their ratio. Users are known to both.
+Ours is ranked by the reference graph unless ``--bundle`` names a bundle; the peer's data is that bundle's.
 ``--gate``: ends with status 1 if our p95 is not lower (librecommender), or not ten times lower (assembled).
+``--write``: puts the table into benchmarks/RESULTS.md.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ import orjson
 
 from app.process import Part, child_environment
 from benchmarks.cpu_per_request import load
-from benchmarks.machine import measured_on
+from benchmarks.machine import headline, measured_on
+from benchmarks.reference import reference_bundle
+from benchmarks.results import write_block
 from benchmarks.rig import HOST, Rig, running, streamrec_home
 from loadtests.load_result import LoadResult
 from loadtests.traffic import Traffic, users_of
@@ -173,6 +177,19 @@ def compare(rig: Rig, name: Name, seconds: float) -> dict[str, float]:
     }
 
 
+def markdown(name: Name, told: dict[str, float], where: dict[str, str]) -> str:
+    """The section for RESULTS.md."""
+    whom = {"librecommender": "LibRecommender's serving", "assembled": "the stack put together from documentation"}
+    return (
+        f"## Beside {whom[name]}\n\n`python -m benchmarks.peers.compare {name}`, at the rate at which the peer "
+        f"saturates, {told['saturation_rate']:.3g} requests/s; ranked by the reference graph.\n{headline(where)}\n"
+        "| | p95 ms | answered |\n|---|---|---|\n"
+        f"| peer | {told['peer_p95_ms']:.1f} | {told['peer_availability']:.1%} |\n"
+        f"| ours | {told['our_p95_ms']:.1f} | {told['our_full_ratio']:.1%} at FULL |\n\n"
+        f"Ours is {told['times_lower']:.2f} times lower; promised is more than {REQUIRED[name]:g}.\n"
+    )
+
+
 def main() -> int:
     asking = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asking.add_argument("peer", choices=sorted(STARTS))
@@ -180,16 +197,19 @@ def main() -> int:
     asking.add_argument("--seconds", type=float, default=10.0)
     asking.add_argument("--json", type=Path)
     asking.add_argument("--gate", action="store_true")
+    asking.add_argument("--write", action="store_true")
     asked = asking.parse_args()
     where = measured_on()
     if asked.peer == "librecommender":
         environment("librecommender")  # before anything runs beside it
-    with running(asked.bundle) as rig:
+    with running(reference_bundle(asked.bundle)) as rig:
         told = compare(rig, asked.peer, asked.seconds)
     document = {"peer": asked.peer, "measured": where, **told}
     print(json.dumps(document, indent=1))
     if asked.json:
         asked.json.write_text(json.dumps(document, indent=1) + "\n")
+    if asked.write:
+        write_block(f"peer {asked.peer}", markdown(asked.peer, told, where))
     return int(asked.gate and told["times_lower"] <= REQUIRED[asked.peer])
 
 
