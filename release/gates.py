@@ -5,13 +5,18 @@ the lineage; size and contract are read off the manifest. A metric that was not 
 
 The last gate looks back: against the best that was ever published for the dataset (or one publication that is pinned),
 because ten declines of two per cent each pass every comparison with the champion alone.
+
+A refreshed catalogue has the models, and the numbers, of a publication that was judged. Of it only what is its own is
+asked: size and contract.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -38,6 +43,9 @@ TRACKED = (("retrieval", "recall_at_500"), ("dcn_v2", "hit_at_10"), ("dcn_v2", "
 """What the history is asked about."""
 TOLERANCE_RATIO = 0.05
 """Of the best: some hundred held-out users tell no finer difference."""
+
+JUDGED = "judged"
+"""In the parameters of a refreshed bundle's lineage: how its models were published, ``{"accepted_because": ...}``."""
 
 Limits: TypeAlias = dict[str, dict[str, float | None]]
 
@@ -131,18 +139,29 @@ class Past:
 def judge(manifest: Manifest, history: Sequence[Past] = ()) -> list[Verdict]:
     """Every gate's verdict over the bundle, in the order of the configuration."""
     gates = Gates.of(manifest.lineage.parameters.get("gates", {}))
-    measured = measured_metrics(manifest)
+    measured, judged = measured_metrics(manifest), judged_before(manifest)
     verdicts = [
         _against(f"{model}.{metric}", measured.get(model, {}).get(metric), limit, least=least)
         for table, least in ((gates.at_least, True), (gates.at_most, False))
         for model, limits in table.items()
         for metric, limit in limits.items()
-        if limit is not None
+        if limit is not None and (model == "bundle" or not judged)
     ]
     ours = manifest.contract_hash == CONTRACT.hash
     verdicts.append(Verdict("bundle.contract", manifest.contract_hash, CONTRACT.hash, ours))
     of_dataset = [past for past in history if past.dataset == manifest.dataset.name]
-    return verdicts + _looking_back(gates, measured, of_dataset)
+    return verdicts if judged else verdicts + _looking_back(gates, measured, of_dataset)
+
+
+def judged_before(manifest: Manifest) -> bool:
+    """Whether the models are those of an earlier publication: their metrics were judged, and are in the history."""
+    return JUDGED in manifest.lineage.parameters
+
+
+def inherited_reason(manifest: Manifest) -> str | None:
+    """Why the models were published although their gates refused them, None where they did not."""
+    reason = manifest.lineage.parameters.get(JUDGED, {}).get("accepted_because")
+    return None if reason is None else str(reason)
 
 
 def measured_metrics(manifest: Manifest) -> dict[str, dict[str, float]]:
@@ -170,27 +189,37 @@ def _looking_back(gates: Gates, measured: Mapping[str, Mapping[str, float]], his
     verdicts = []
     for model, metric in TRACKED:
         past = [p.metrics[model][metric] for p in history if metric in p.metrics.get(model, {})]
-        if past:
-            limit = max(past) * (1.0 - gates.tolerance_ratio)
+        sound = [value for value in past if math.isfinite(value)]  # accepted without a number: nothing is below NaN
+        if sound:
+            limit = max(sound) * (1.0 - gates.tolerance_ratio)
             found = measured.get(model, {}).get(metric)
             verdicts.append(_against(f"history: {model}.{metric}", found, limit, least=True))
     return verdicts
 
 
 def read_history(home: Path) -> list[Past]:
-    """Every publication that was recorded, oldest first; a line that cannot be read is none."""
+    """Every publication that was recorded, oldest first; a line that is none is passed over."""
     path = home / HISTORY
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [
-        Past(**{name: record[name] for name in ("version", "dataset", "metrics")}) for record in map(json.loads, lines)
-    ]
+    return list(_recorded(path.read_text(errors="replace"))) if path.exists() else []
+
+
+def _recorded(text: str) -> Iterator[Past]:
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # torn, or not a publication
+            record = json.loads(line)
+            metrics = {
+                model: {metric: float(value) for metric, value in table.items()}
+                for model, table in record["metrics"].items()
+            }
+            yield Past(str(record["version"]), str(record["dataset"]), metrics)
 
 
 def remember(manifest: Manifest, home: Path) -> None:
-    """Add the publication to the history."""
-    past = Past(manifest.version, manifest.dataset.name, measured_metrics(manifest))
-    with (home / HISTORY).open("a") as file:
-        file.write(json.dumps(asdict(past)) + "\n")
+    """Add the publication to the history; raises ``OSError``."""
+    path, past = home / HISTORY, Past(manifest.version, manifest.dataset.name, measured_metrics(manifest))
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")  # a line without an end would swallow this one
+    with path.open("a") as file:
+        file.write("\n" * torn + json.dumps(asdict(past)) + "\n")
 
 
 def refused(verdicts: Sequence[Verdict]) -> list[Verdict]:

@@ -75,8 +75,8 @@ def publish(
     """Publish the bundle in ``folder``, which moves into HOME/bundles; a published one is copied, which is a roll-back.
 
     A bundle that its gates refuse is published only with a reason, ``accepted_because``. A roll-back was judged when it
-    was published first. Raises ``BundleError``, ``PublishError`` or ``Unreachable``; then what is served is what was
-    served.
+    was published first, the models of a refreshed catalogue when they were; both keep their reason. Raises
+    ``BundleError``, ``PublishError`` or ``Unreachable``; then what is served is what was served.
     """
     with publishing(target.home):
         bundle = Bundle.load(folder)
@@ -87,8 +87,7 @@ def publish(
             features_written(bundle, target.redis_url, write_features)
             published = _place(bundle, Publication(number, target.clock(), accepted_because), target)
             _switch(target, number)
-        if bundle.publication is None:
-            gates.remember(bundle.manifest, target.home)
+        _remember(bundle, target, echo)
         echo(f"published {bundle.version} as {number}")
         _retire(target, number, previous, echo)
     return published
@@ -104,7 +103,17 @@ def _pass_gates(bundle: Bundle, target: PublishTarget, echo: Echo, accepted_beca
         raise PublishError(f"{bundle.version} is refused by its gates: {told}")
     if verdicts:
         echo(f"WARNING: published although {told}; because: {accepted_because}")
-    return accepted_because if verdicts else None
+    return accepted_because if verdicts else gates.inherited_reason(bundle.manifest)
+
+
+def _remember(bundle: Bundle, target: PublishTarget, echo: Echo) -> None:
+    """Once for the same models, and after the switch: so it may be lost, but fails nothing."""
+    if bundle.publication is not None or gates.judged_before(bundle.manifest):
+        return
+    try:
+        gates.remember(bundle.manifest, target.home)
+    except OSError as error:
+        echo(f"WARNING: the gates will not know of this publication: {error}")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from domain.errors import BundleError
 from fallbacks.batch_lists import BatchListTables
 from features.definitions import positive
 from release.bundle import Bundle, ParityTables, Tables, write
+from release.gates import JUDGED
 from release.graph import put_table, read_table, run
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import PopularityTables
@@ -114,13 +115,20 @@ def renew(bundle: Bundle, catalogue: Catalogue, folder: Path) -> Bundle:
             item_side=old.item_side,
         )
         lineage = bundle.manifest.lineage
-        parameters = {**lineage.parameters, "refreshed_from": bundle.version, "catalogue_as_of": catalogue.as_of}
+        parameters = {**lineage.parameters, **_judged(bundle), "refreshed_from": bundle.version}
+        parameters["catalogue_as_of"] = catalogue.as_of
         manifest = replace(
             bundle.manifest,
             version=bundle.version.rsplit("-", 1)[0],
             lineage=replace(lineage, data_sha256=catalogue.data_sha256, parameters=parameters),
         )
         return write(folder, manifest, tables, index, model)
+
+
+def _judged(bundle: Bundle) -> dict[str, object]:
+    """What was decided about the models when they were published; nothing where they never were, so gates ask anew."""
+    published = bundle.publication
+    return {} if published is None else {JUDGED: {"accepted_because": published.accepted_because}}
 
 
 def _renew_index(bundle: Bundle, catalogue: Catalogue, move: Move, path: Path) -> None:

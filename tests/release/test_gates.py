@@ -134,3 +134,34 @@ def test_the_history_remembers_what_was_published(tmp_path: Path, tiny_bundle: B
     first, second = gates.read_history(tmp_path)
     assert (first.version, first.dataset) == (tiny_bundle.version, "tiny")
     assert second.metrics["dcn_v2"]["ndcg_at_10"] == 0.2
+
+
+def test_a_refreshed_catalogue_is_asked_for_size_and_contract_alone(tiny_bundle: Bundle) -> None:
+    whole = manifest(tiny_bundle, but("dcn_v2", "ndcg_at_10", 0.01))
+    lineage = replace(whole.lineage, parameters={"gates": {}, gates.JUDGED: {"accepted_because": "law"}})
+    refreshed = replace(whole, lineage=lineage)
+    assert {verdict.gate for verdict in judge(refreshed, [past(0.2)])} == {"bundle.size_mb", "bundle.contract"}
+    assert not refused(judge(refreshed, [past(0.2)]))
+    large = replace(refreshed, files={"x": {"sha256": "", "bytes": 600_000_000}})
+    assert [verdict.gate for verdict in refused(judge(large))] == ["bundle.size_mb"]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"version": "v", "dataset": "tiny", "metr', "7", '{"version": "v"}', "", "[]", '{"metrics": 3}', "\x00"]
+)
+def test_a_line_that_is_no_publication_is_passed_over(tmp_path: Path, tiny_bundle: Bundle, line: str) -> None:
+    gates.remember(manifest(tiny_bundle, GOOD), tmp_path)
+    with (tmp_path / gates.HISTORY).open("a") as file:
+        file.write(line)
+    gates.remember(manifest(tiny_bundle, but("dcn_v2", "ndcg_at_10", 0.2)), tmp_path)
+    assert [entry.metrics["dcn_v2"]["ndcg_at_10"] for entry in gates.read_history(tmp_path)] == [0.13, 0.2]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_publication_without_a_number_sets_no_bar(tmp_path: Path, tiny_bundle: Bundle, value: float) -> None:
+    gates.remember(manifest(tiny_bundle, but("dcn_v2", "ndcg_at_10", value)), tmp_path)
+    gates.remember(manifest(tiny_bundle, GOOD), tmp_path)
+    history = gates.read_history(tmp_path)
+    assert not refused(judge(manifest(tiny_bundle, GOOD), history))
+    (verdict,) = refused(judge(manifest(tiny_bundle, but("dcn_v2", "ndcg_at_10", 0.101)), history))
+    assert verdict.gate == "history: dcn_v2.ndcg_at_10"

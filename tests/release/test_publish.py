@@ -19,7 +19,7 @@ import redis
 
 from domain.errors import BundleError, PublishError, Unreachable
 from release.bundle import Bundle, read_publication, write
-from release.gates import read_history
+from release.gates import HISTORY, read_history
 from release.publish import (
     FEATURES_KEY,
     PublishTarget,
@@ -32,9 +32,11 @@ from release.publish import (
     undisturbed,
     workers_using,
 )
+from release.refresh import renew
 from release.triton_control import TritonControl
 from release.triton_repository import TritonRepository
 from tests import tiny_bundle as tiny
+from tests.release.test_refresh import with_new_items
 
 Made = Callable[[int], Bundle]
 
@@ -379,3 +381,38 @@ def test_each_first_publication_enters_the_history_and_a_roll_back_does_not(
     publish(target.bundles / str(first.number), target, Features(), print)
     assert len(read_history(target.home)) == before + 2
     assert Bundle.load(target.current).publication == replace(first, number=first.number + 2, published_at=ANY)
+
+
+def refreshed(served: Path, folder: Path) -> Path:
+    """The bundle at ``served`` with a new item, as ``publish --refresh-items`` makes it."""
+    bundle = Bundle.load(served)
+    return renew(bundle, with_new_items(bundle, folder.name), folder).path
+
+
+def test_a_catalogue_is_refreshed_after_an_accepted_bundle_and_keeps_its_reason(
+    alone: PublishTarget, make_bundle: Made, tmp_path: Path
+) -> None:
+    publish(refused_bundle(tmp_path, make_bundle).path, alone, Features(), print, "the old one offends the law")
+    first = refreshed(alone.current, tmp_path / "first")
+    assert publish(first, alone, Features(), print).accepted_because == "the old one offends the law"
+    second = refreshed(alone.current, tmp_path / "second")
+    assert publish(second, alone, Features(), print).accepted_because == "the old one offends the law"
+    assert len(read_history(alone.home)) == 1  # the same models were published once
+
+
+def test_a_catalogue_whose_models_were_never_published_is_judged_whole(
+    alone: PublishTarget, make_bundle: Made, tmp_path: Path
+) -> None:
+    never = refreshed(refused_bundle(tmp_path, make_bundle).path, tmp_path / "renewed")
+    with pytest.raises(PublishError, match="not measured"):
+        publish(never, alone, Features(), print)
+
+
+def test_a_history_that_cannot_be_written_fails_no_publication(
+    alone: PublishTarget, make_bundle: Made, said: list[str]
+) -> None:
+    alone.home.mkdir()
+    (alone.home / HISTORY).symlink_to("nowhere/at-all")
+    published = publish(make_bundle(1).path, alone, Features(), said.append)
+    assert current_number(alone) == published.number
+    assert any("gates will not know" in line for line in said)
