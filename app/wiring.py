@@ -118,11 +118,11 @@ class Process:
         """Everything made, nothing connected yet: a dependency that is away now is found out by the first request."""
         client, guard = online.connect(settings.redis_address), _guard(settings)
         experiments = read_experiments(settings.experiments, SOURCES)
-        events = open_log(settings)
+        events, admission = open_log(settings), _admission(settings)
         return cls(
             settings,
             client,
-            TritonChannel(settings.triton_address),
+            TritonChannel(settings.triton_address, lambda: admission.limit.estimate),
             BoundedExecutor(SEARCH_THREADS, SEARCHES_WAITING),
             guard,
             StaleFeatures(),
@@ -130,7 +130,7 @@ class Process:
             LagWatch(client),
             Follower(OrderBook(settings.home), guard.hold),
             Removals.kept_at(client, settings.home),
-            _admission(settings),
+            admission,
             Shadow(settings.shadow_ratio, metrics.shadow_ran),
             Cursors(open_key(settings.cursor_key, settings.home)),
             experiments,

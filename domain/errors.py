@@ -8,6 +8,7 @@
     ├── InvalidRequest      the caller's mistake; never the fault of something behind the service
     └── DependencyError     something behind the service failed; an answer is still given
         ├── Late            no answer within the time allowed
+        ├── Busy            not asked, because too many calls to it are still unanswered
         ├── Unreachable     refused, reset, not there
         ├── BreakerOpen     not asked, because it kept failing
         ├── BadAnswer       answered, with something that cannot be used
@@ -67,6 +68,13 @@ class Late(DependencyError):
     """No answer within the time allowed."""
 
     cause: ClassVar[str] = "timeout"
+
+
+class Busy(DependencyError):
+    """Not asked, because too many calls to it are still unanswered: its load is no fault of its own."""
+
+    cause: ClassVar[str] = "busy"
+    is_fault: ClassVar[bool] = False
 
 
 class Unreachable(DependencyError):

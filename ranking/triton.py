@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from domain.arrays import Floats
 from domain.candidates import Candidates
 from domain.catalogue import Items
 from domain.deadline import Deadline
-from domain.errors import BadAnswer, BadScores, DependencyError, Late, ModelNotFound, OutOfMemory, Unreachable
+from domain.errors import BadAnswer, BadScores, Busy, DependencyError, Late, ModelNotFound, OutOfMemory, Unreachable
 from domain.user import UserFeatures
 from features.encode import encode_candidates, user_row
 
@@ -28,7 +28,9 @@ NO_MEMORY = ("out of memory", "outofmemory", "bad_alloc", "failed to allocate me
 TYPES: dict[np.dtype[Any], str] = {np.dtype(np.float32): "FP32", np.dtype(np.int32): "INT32"}
 
 LINGER_SECONDS = 1.0  # that a call outlives its deadline by at most
-MAX_CALLS = 256  # unanswered at once; the breaker stops asking a hung Triton long before
+ONE_BATCH = 16
+"""Calls that may be unanswered at once where no more are usual. It is the model's max_batch_size; at 200 rankings a
+second, the last of them is answered within the ranking stage's ceiling of 80 ms."""
 
 CHANNEL_ARGS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -42,9 +44,10 @@ CHANNEL_ARGS = (
 class TritonChannel:
     """The connection to one Triton, shared by every Pipeline of the process. Opened by the first call, on its loop."""
 
-    def __init__(self, address: str) -> None:
-        """``address`` is ``host:port`` of the gRPC endpoint."""
+    def __init__(self, address: str, usual: Callable[[], float] = lambda: 0.0) -> None:
+        """``address`` is ``host:port`` of the gRPC endpoint; ``usual()`` how many calls at once are well answered."""
         self.address = address
+        self._usual = usual
         self._calls: set[asyncio.Future[Any]] = set()
 
     def _ended(self, call: asyncio.Future[Any]) -> None:
@@ -65,14 +68,15 @@ class TritonChannel:
         """The output tensor of ``version``, None if the answer has none; raises ``DependencyError``.
 
         A caller that leaves or is out of time does not cancel the call: tritonserver 2.51 dies of cancelled calls
-        (signal 11 under `make chaos`'s cancel storm). It ends by itself soon after, and so many at once are bounded;
-        ``timeout`` tells a queue policy, where one is configured, to drop what it has not begun.
+        (signal 11 under `make chaos`'s cancel storm). It ends by itself soon after, and until then it counts as
+        unanswered: past what Triton answers in time the next call is ``Busy`` without being sent, or those left behind
+        would make everybody else's late. ``timeout`` tells a queue policy, where one is configured, to drop what it has not begun.
         """
         seconds = deadline.remaining
         if seconds <= 0:  # a client_timeout of zero would mean no timeout
             raise Late("no time left to ask Triton")
-        if len(self._calls) >= MAX_CALLS:
-            raise Late("too many calls to Triton are unanswered")
+        if len(self._calls) >= max(ONE_BATCH, self._usual()):
+            raise Busy("too many calls to Triton are unanswered")
         call = asyncio.ensure_future(
             self.client.infer(
                 MODEL_NAME,

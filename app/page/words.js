@@ -11,6 +11,7 @@ export const LEVELS = {
 
 const CAUSES = {
   timeout: "no answer in the time allowed",
+  busy: "not asked: too many calls to it are unanswered",
   unavailable: "refused or reset",
   open: "not asked: its breaker is open",
   bad_answer: "an answer that cannot be used",

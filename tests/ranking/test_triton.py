@@ -66,7 +66,7 @@ def address(
 
 @pytest.fixture
 async def channel(address: str) -> AsyncIterator[TritonChannel]:
-    made = TritonChannel(address)
+    made = TritonChannel(address, usual=lambda: 64)
     yield made
     await made.close()
 
