@@ -102,7 +102,7 @@ class StandingDelay:
 
 
 class Observer(Protocol):
-    """Told of every decision."""
+    """Told of every request's path, once: of a refusal at the door, of the other two where the full path begins."""
 
     def __call__(self, priority: str, path: str) -> None: ...
 
@@ -139,11 +139,9 @@ class Admission:
         share = PREFETCH_SHARE if priority is Priority.PREFETCH else 1.0
         crowded = self.in_process >= self.policy.most_in_process * share
         if crowded or self.delay.seconds > self.policy.most_delay_seconds * share:
-            path = Path.REFUSED
-        else:
-            path = Path.FULL if self._room(priority) else Path.SHORT
-        self.observe(priority, path)
-        return path
+            self.observe(priority, Path.REFUSED)
+            return Path.REFUSED
+        return Path.FULL if self._room(priority) else Path.SHORT
 
     @contextmanager
     def inside(self, admitted: Admitted) -> Iterator[None]:
@@ -160,7 +158,9 @@ class Admission:
         """A place on the full path for the request that is being answered, or None: then it is the short one."""
         admitted = ADMITTED.get()
         if admitted.path is not Path.FULL or not self._room(admitted.priority):
+            self.observe(admitted.priority, Path.SHORT)
             return None
+        self.observe(admitted.priority, Path.FULL)
         self.in_flight += 1
         return Place(self, self.in_flight, self.clock())
 

@@ -154,7 +154,7 @@ SKEW_REQUESTS = Gauge(
 )  # fmt: skip
 
 ADMISSIONS = Counter(
-    "streamrec_admissions_total", "Requests by the path that admission gave them", ["priority", "path"],
+    "streamrec_admissions_total", "Requests by the path that they took, or were refused", ["priority", "path"],
     registry=REGISTRY,
 )  # fmt: skip
 IN_FLIGHT_LIMIT = Gauge(
@@ -284,7 +284,7 @@ def breaker_is(part: str, state: str) -> None:
 
 
 def admitted(priority: str, path: str) -> None:
-    """One decision of admission."""
+    """The path of one request."""
     _of(ADMISSIONS, priority, path).inc()
 
 

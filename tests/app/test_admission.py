@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 
 import grpc
 import grpc.aio
@@ -62,6 +63,20 @@ def test_a_place_given_back_is_taken_again() -> None:
     assert places[0] is not None
     places[0].end(Outcome.IGNORE)
     assert admission.begin() is not None
+
+
+def test_a_burst_is_counted_by_the_paths_that_it_took() -> None:
+    """Over gRPC all of a burst may be decided before the first of it begins."""
+    told = Counter[str]()
+    admission = Admission(FOUR, observe=lambda _, path: told.update([path]))
+    decided = [admission.decide(Priority.USER) for _ in range(10)]
+    assert decided == [Path.FULL] * 10
+    for path in decided:
+        with admission.inside(Admitted(path)):
+            admission.begin()
+    with crowd(admission, 8):
+        admission.decide(Priority.USER)
+    assert told == {Path.FULL: 4, Path.SHORT: 6, Path.REFUSED: 1}
 
 
 def quality_after(*outcomes: Outcome) -> float:
