@@ -18,7 +18,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
 from app import openapi, wire
-from app.body import read_body
+from app.body import Bodies
 from app.orders import OrderBook, Orders
 from app.refusal import problem_response
 from domain.errors import InvalidRequest
@@ -27,7 +27,7 @@ JSON = "application/json"
 _log = logging.getLogger("streamrec.admin")
 
 
-def router(book: OrderBook, known: Collection[str]) -> APIRouter:
+def router(book: OrderBook, known: Collection[str], bodies: Bodies) -> APIRouter:
     """The routes over ``book``. ``known`` are the dependencies that there are: whatever has a breaker."""
     routes = APIRouter(tags=["admin"])
 
@@ -40,7 +40,7 @@ def router(book: OrderBook, known: Collection[str]) -> APIRouter:
     async def hold(request: HttpRequest) -> Response:
         """Hold these dependencies, as if their breakers were open, until told otherwise."""
         try:
-            parts = parts_from_json(await read_body(request), known)
+            parts = parts_from_json(await bodies.read(request), known)
         except ClientDisconnect:
             return Response(status_code=499)
         return await _ordered(request, "hold", lambda: book.hold(parts))

@@ -6,8 +6,9 @@
     refused  past a second limit only: so many requests in the process at once, or a standing delay of the event loop,
              which is what a process without CPU to spare looks like from inside. A prefetch goes at half of both.
 
-The door asks ``decide`` before it routes or reads anything, and leaves the answer in a context variable; the full path
-takes its place when it begins, so that a caller who sends a body slowly holds none.
+The door asks ``decide`` before it routes or reads anything, and leaves the answer in a context variable; a request
+counts in the process when its body is there and takes its place on the full path when that begins, so that a caller who
+sends a body slowly holds neither.
 """
 
 from __future__ import annotations
@@ -144,15 +145,17 @@ class Admission:
         return Path.FULL if self._room(priority) else Path.SHORT
 
     @contextmanager
-    def inside(self, admitted: Admitted) -> Iterator[None]:
-        """Around all of a request that is not refused."""
-        self.in_process += 1
+    def inside(self, admitted: Admitted, *, whole: bool = True) -> Iterator[Visit]:
+        """Around all of a request that is not refused; one that is not ``whole`` yet counts once it says so."""
+        visit = Visit(self)
+        if whole:
+            visit.arrived()
         token = ADMITTED.set(admitted)
         try:
-            yield
+            yield visit
         finally:
             ADMITTED.reset(token)
-            self.in_process -= 1
+            self.in_process -= visit.counted
 
     def begin(self) -> Place | None:
         """A place on the full path for the request that is being answered, or None: then it is the short one."""
@@ -167,6 +170,20 @@ class Admission:
     def _room(self, priority: Priority) -> bool:
         limit: float = self.limit.limit
         return self.in_flight < (limit * PREFETCH_SHARE if priority is Priority.PREFETCH else limit)
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request in the process."""
+
+    admission: Admission
+    counted: bool = False
+
+    def arrived(self) -> None:
+        """All of it is here."""
+        if not self.counted:
+            self.counted = True
+            self.admission.in_process += 1
 
 
 @dataclass(slots=True)

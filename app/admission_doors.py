@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 
 from app import metrics, wire
-from app.admission import RETRY_SECONDS, Admission, Admitted, Path, Priority
+from app.admission import RETRY_SECONDS, Admission, Admitted, Path, Priority, Visit
 from app.edge import Readiness
 
 if TYPE_CHECKING:
@@ -42,8 +42,18 @@ class HttpAdmission:
             refusal = Response(wire.problem(429, BUSY), 429, {"retry-after": str(RETRY_SECONDS)}, wire.PROBLEM)
             await refusal(scope, receive, told)
             return
-        with self._admission.inside(Admitted(path, priority)):
-            await self._app(scope, receive, told)
+        with self._admission.inside(Admitted(path, priority), whole=scope["method"] != "POST") as visit:
+            await self._app(scope, self._arriving(receive, visit), told)
+
+    @staticmethod
+    def _arriving(receive: Receive, visit: Visit) -> Receive:
+        async def heard() -> Message:
+            message = await receive()
+            if not message.get("more_body"):
+                visit.arrived()
+            return message
+
+        return heard
 
     @staticmethod
     def _leaving(send: Send) -> Send:

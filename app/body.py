@@ -6,6 +6,7 @@ import asyncio
 from http import HTTPStatus
 
 from fastapi import Request as HttpRequest
+from starlette.datastructures import Headers
 
 from app.edge import MAX_REQUEST_BYTES
 from app.refusal import closing
@@ -16,24 +17,55 @@ BODY_SECONDS = 5.0
 TOO_LARGE = f"the body may have at most {MAX_REQUEST_BYTES} bytes"
 
 
-async def read_body(request: HttpRequest, seconds: float = BODY_SECONDS) -> bytes:
-    """The whole body, refused as soon as it is known to be too large or too slow; raises ``HTTPException``.
+class Bodies:
+    """The bodies that a process waits for, ``most`` at once: one more, and the one waited for longest is given up.
 
-    A body announced as too large is refused before a byte of it is read, one of unknown length at the first byte too
-    many. One shorter than announced is too slow, or its caller has left: then ``ClientDisconnect`` is raised.
+    A body that is there is read at once, so what waits for long is a caller who sends slowly. Refusing newcomers instead
+    would let a thousand of those shut out everybody else.
     """
-    declared = request.headers.get("content-length", "0")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._waiting: dict[asyncio.Timeout, None] = {}  # the eldest first
+
+    async def read(self, request: HttpRequest, seconds: float = BODY_SECONDS) -> bytes:
+        """The whole body, refused as soon as it is known to be too large or too slow; raises ``HTTPException``.
+
+        A body announced as too large is refused before a byte of it is read, one of unknown length at the first byte
+        too many. One shorter than announced is too slow, or its caller has left: then ``ClientDisconnect`` is raised.
+        """
+        _check_announced(request.headers)
+        try:
+            async with asyncio.timeout(seconds) as patience:
+                self._begin(patience)
+                try:
+                    return await _collected(request)
+                finally:
+                    self._waiting.pop(patience, None)
+        except TimeoutError:
+            raise closing(HTTPStatus.REQUEST_TIMEOUT) from None
+
+    def _begin(self, patience: asyncio.Timeout) -> None:
+        if len(self._waiting) >= self._most:
+            eldest = next(iter(self._waiting))
+            del self._waiting[eldest]
+            if not eldest.expired():
+                eldest.reschedule(0.0)
+        self._waiting[patience] = None
+
+
+def _check_announced(headers: Headers) -> None:
+    declared = headers.get("content-length", "0")
     if not declared.isascii() or not declared.isdigit():
         raise closing(HTTPStatus.BAD_REQUEST)
     if len(declared) > 9 or int(declared) > MAX_REQUEST_BYTES:
         raise closing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
+
+
+async def _collected(request: HttpRequest) -> bytes:
     body = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_REQUEST_BYTES:
-                    raise closing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
-    except TimeoutError:
-        raise closing(HTTPStatus.REQUEST_TIMEOUT) from None
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_REQUEST_BYTES:
+            raise closing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
     return bytes(body)

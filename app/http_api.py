@@ -21,7 +21,7 @@ from starlette.routing import request_response
 
 from app import admin_api, events_api, metrics, openapi, why_api, wire
 from app.access import Access, Outcome, bearer, roles_of_path
-from app.body import read_body
+from app.body import Bodies
 from app.edge import Patience, Readiness, Serving, answer, report_bug, request_id, seconds_of
 from app.refusal import problem_response, refuse_http, refuse_invalid
 from domain.deadline import Deadline
@@ -53,7 +53,7 @@ def create_app(
     What every request passes, in this order: ``Edge`` (id, count, the last resort), ``AccessCheck`` (may they, and so
     often?), then routing and parsing.
     """
-    access = access or Access(None)
+    access, bodies = access or Access(None), Bodies(serving.admission.policy.most_in_process)
     app = FastAPI(
         title="StreamRec",
         version="1",
@@ -63,16 +63,16 @@ def create_app(
         redoc_url=None,
     )
     app.router.route_class = PlainRoute
-    _add_recommendations(app, serving, patience)
-    app.include_router(why_api.router(serving))
-    _add_events(app, serving.events)
+    _add_recommendations(app, serving, patience, bodies)
+    app.include_router(why_api.router(serving, bodies))
+    _add_events(app, serving.events, bodies)
     _add_probes(app, serving, readiness)
     if orders is not None:
-        app.include_router(admin_api.router(orders, serving.state()["dependencies"].keys()))
+        app.include_router(admin_api.router(orders, serving.state()["dependencies"].keys(), bodies))
     return app
 
 
-def _add_recommendations(app: FastAPI, serving: Serving, patience: Patience) -> None:
+def _add_recommendations(app: FastAPI, serving: Serving, patience: Patience, bodies: Bodies) -> None:
     async def respond(query: Query, deadline: Deadline) -> Response:
         given = await answer(serving, query, deadline)
         headers = {"server-timing": wire.server_timing(given)}
@@ -83,7 +83,7 @@ def _add_recommendations(app: FastAPI, serving: Serving, patience: Patience) -> 
         """What should this user see now?"""
         deadline = _deadline(request, patience)
         try:
-            body = await read_body(request)
+            body = await bodies.read(request)
         except ClientDisconnect:
             return Response(status_code=CLIENT_LEFT)  # told to nobody, but counted
         return await respond(wire.query_from_json(body, request.state.request_id), deadline)
@@ -100,12 +100,12 @@ def _add_recommendations(app: FastAPI, serving: Serving, patience: Patience) -> 
         return await respond(query, deadline)
 
 
-def _add_events(app: FastAPI, log: EventLog) -> None:
+def _add_events(app: FastAPI, log: EventLog, bodies: Bodies) -> None:
     @app.post("/v1/events", status_code=HTTPStatus.ACCEPTED, openapi_extra=openapi.POST_EVENTS, tags=["events"])
     async def append(request: HttpRequest) -> Response:
         """What users did. Accepted once the log has all of it; the same batch may be sent again at any time."""
         try:
-            body = await read_body(request)
+            body = await bodies.read(request)
         except ClientDisconnect:
             return Response(status_code=CLIENT_LEFT)
         events = events_api.events_from_json(body, time.time())

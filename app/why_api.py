@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 
 from app import openapi, wire
-from app.body import read_body
+from app.body import Bodies
 from app.edge import Serving
 from domain.deadline import Deadline
 from domain.request import Query
@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 1.0  # who asks why would rather wait than be told of another
 CLIENT_LEFT = 499
 
 
-def router(serving: Serving) -> APIRouter:
+def router(serving: Serving, bodies: Bodies) -> APIRouter:
     """The slate is made as any other, counted nowhere, and remembered by nobody."""
     routes = APIRouter(tags=["recommendations"])
 
@@ -28,7 +28,7 @@ def router(serving: Serving) -> APIRouter:
     async def why(request: Request) -> Response:
         """Why is this item in the slate, or at which step did it fall out?"""
         try:
-            body = await read_body(request)
+            body = await bodies.read(request)
         except ClientDisconnect:
             return Response(status_code=CLIENT_LEFT)
         return await explain(wire.why_from_json(body, request.state.request_id))

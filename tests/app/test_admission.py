@@ -28,11 +28,16 @@ from app.grpc_api import RECOMMENDER, GrpcDoor
 from app.http_api import create_app
 from app.limit import LimitPolicy, Outcome
 from app.proto.streamrec.v1 import recommender_pb2 as pb
+from tests.app.doors import ask, listening, post
 from tests.app.fake_serving import FakeServing
 from tests.app.overload import Load, Simulation
 
 FOUR = AdmissionPolicy(LimitPolicy(initial=4, least=4, most=4), most_in_process=8)
 PATH = "/v1/recommendations/42"
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
 
 
 def taking(admission: Admission, priority: Priority, times: int) -> list[Path]:
@@ -229,6 +234,38 @@ async def test_a_stopping_worker_asks_its_callers_to_open_the_next_connection_el
     client.app.state.readiness.stopping = True  # type: ignore[attr-defined]
     answer = await client.get(PATH)
     assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
+def slowly(length: int) -> bytes:
+    return b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n{" % length
+
+
+async def test_bodies_that_do_not_come_shut_nobody_out_and_the_eldest_make_room() -> None:
+    serving = FakeServing(admission=Admission(FOUR))
+    async with listening(serving) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        for _, writer in silent:
+            writer.write(slowly(100))
+        for reader, _ in silent[:-8]:
+            assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 408")
+        assert serving.admission.in_process == 0
+        assert (await ask(port, post(b'{"user_id": "42"}'))).startswith(b"HTTP/1.1 200")
+        assert (await ask(port, get(PATH))).startswith(b"HTTP/1.1 200")
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_a_body_counts_once_it_is_there() -> None:
+    serving = FakeServing(admission=Admission(FOUR), gate=asyncio.Event())
+    async with listening(serving) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post(b'{"user_id": "42"}'))
+        await asyncio.wait_for(serving.arrived.wait(), 10)
+        assert serving.admission.in_process == 1
+        serving.gate.set()
+        await asyncio.wait_for(reader.read(), 10)
+        assert serving.admission.in_process == 0
+        writer.close()
 
 
 async def test_grpc_tells_the_same_and_refuses_with_resource_exhausted(serving: Asking) -> None:

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.types import Message
 
-from app.body import read_body
+from app.body import Bodies
 from app.edge import MAX_REQUEST_BYTES, Patience, Readiness
 from app.http_api import create_app
 from app.metrics import REGISTRY
@@ -250,8 +250,25 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
 
     request = HttpRequest({"type": "http", "headers": []}, silence)
     with pytest.raises(HTTPException) as caught:
-        await read_body(request, seconds=0.001)
+        await Bodies(1).read(request, seconds=0.001)
     assert caught.value.status_code == 408
+
+
+async def test_of_too_many_bodies_on_their_way_the_eldest_is_given_up() -> None:
+    async def silence() -> Message:
+        return await asyncio.Future()
+
+    bodies = Bodies(2)
+    eldest, *others = [
+        asyncio.create_task(bodies.read(HttpRequest({"type": "http", "headers": []}, silence), seconds=3600))
+        for _ in range(3)
+    ]
+    with pytest.raises(HTTPException) as caught:
+        await asyncio.wait_for(eldest, 10)
+    assert caught.value.status_code == 408
+    assert not any(task.done() for task in others)
+    for task in others:
+        task.cancel()
 
 
 async def test_a_caller_who_leaves_in_the_middle_of_a_body_harms_nobody() -> None:
