@@ -4,6 +4,8 @@ header    has to be there within HEADER_SECONDS of its first byte and in MAX_HEA
 nonsense  is answered with a problem document
 close     of a connection whose body was refused lingers: the sending side is closed, what still comes is thrown away
           for LINGER_SECONDS. Closed at once, the kernel would reset it and the caller might never read the refusal
+answer    that its caller does not read is given up WRITE_SECONDS after the buffers are full: else it would stay for ever,
+          and so would the next request of the connection, in a place
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from app import wire
 
 HEADER_SECONDS = 5.0
 LINGER_SECONDS = 2.0
+WRITE_SECONDS = 5.0
 MAX_HEADER_BYTES = 16 * 1024
 
 _TITLES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
@@ -46,6 +49,9 @@ class Lingering(asyncio.Transport):
         self._inner.resume_reading()
         self._connection.loop.call_later(self._connection.linger_seconds, self._inner.close)
 
+    def abort(self) -> None:
+        self._inner.abort()
+
     def is_closing(self) -> bool:
         return self.lingering or self._inner.is_closing()
 
@@ -68,11 +74,13 @@ class Connection(HttpToolsProtocol):
 
     header_seconds = HEADER_SECONDS
     linger_seconds = LINGER_SECONDS
+    write_seconds = WRITE_SECONDS
     receiving = False  # in the middle of a message, or of what should have been one
     _in_header = False
     _header_bytes = 0  # parsed
     _raw_bytes = 0  # arrived since the header began, perhaps unparsed
     _timer: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(Lingering(transport, self))
@@ -80,8 +88,18 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_unread()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.write_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_unread()
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -148,6 +166,11 @@ class Connection(HttpToolsProtocol):
             self.cycle.disconnected = True  # the request in hand was part of the nonsense: nobody hears its answer
             self.cycle.message_event.set()
         self.transport.close()
+
+    def _stop_unread(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

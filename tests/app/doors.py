@@ -22,6 +22,7 @@ class Hasty(Connection):
 
     header_seconds = 0.3
     linger_seconds = 0.1
+    write_seconds = 0.3
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -144,6 +145,36 @@ async def test_a_chunked_body_in_many_pieces_is_read() -> None:
     async with listening(FakeServing()) as port:
         answer = await ask(port, CHUNKED + b"Connection: close\r\n\r\n", *pieces, b"0\r\nTrailer: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200")
+
+
+class Wordy(FakeServing):
+    """Has more to say than all buffers between it and its caller hold."""
+
+    async def recommend(self, query, deadline):
+        given = await super().recommend(query, deadline)
+        return replace(given, items=(replace(given.items[0], title="x" * 32_000_000),))
+
+
+async def test_an_answer_that_is_not_read_holds_no_place_for_long() -> None:
+    serving = Wordy()
+    async with listening(serving, connection=Hasty) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(post(GOOD).replace(b"Connection: close\r\n", b"") + post(GOOD))
+        async with asyncio.timeout(20):
+            while len(serving.asked) < 2 or serving.admission.in_process:
+                await asyncio.sleep(0.01)
+        writer.close()
+
+
+async def test_an_answer_that_is_read_is_sent_whole_however_long_it_takes() -> None:
+    async with listening(Wordy(), connection=Hasty) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post(GOOD))
+        told = 0
+        while piece := await asyncio.wait_for(reader.read(1_000_000), 20):
+            told += len(piece)
+        writer.close()
+    assert told > 32_000_000
 
 
 async def test_a_second_request_on_the_same_connection_has_its_own_time() -> None:
