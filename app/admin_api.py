@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 from fastapi import APIRouter
@@ -30,11 +31,15 @@ _log = logging.getLogger("streamrec.admin")
 def router(book: OrderBook, known: Collection[str], bodies: Bodies) -> APIRouter:
     """The routes over ``book``. ``known`` are the dependencies that there are: whatever has a breaker."""
     routes = APIRouter(tags=["admin"])
+    thread = ThreadPoolExecutor(1, "orders")  # not the loop's, which bundles are loaded in
+
+    def beside(work: Callable[[], Orders]) -> Awaitable[Orders]:
+        return asyncio.get_running_loop().run_in_executor(thread, work)
 
     @routes.get("/admin/orders", openapi_extra=openapi.ADMIN)
     async def ordered() -> Response:
         """What is ordered on this machine."""
-        return _told(await asyncio.to_thread(book.read))
+        return _told(await beside(book.read))
 
     @routes.put("/admin/holds", openapi_extra=openapi.admin_holds(known))
     async def hold(request: HttpRequest) -> Response:
@@ -43,12 +48,12 @@ def router(book: OrderBook, known: Collection[str], bodies: Bodies) -> APIRouter
             parts = parts_from_json(await bodies.read(request), known)
         except ClientDisconnect:
             return Response(status_code=499)
-        return await _ordered(request, "hold", lambda: book.hold(parts))
+        return await _ordered(request, "hold", beside(lambda: book.hold(parts)))
 
     @routes.post("/admin/bundle/reload", openapi_extra=openapi.ADMIN)
     async def reload(request: HttpRequest) -> Response:
         """Workers follow the link by themselves; this also gives a refused bundle another chance."""
-        return await _ordered(request, "reload", book.reload)
+        return await _ordered(request, "reload", beside(book.reload))
 
     return routes
 
@@ -66,10 +71,10 @@ def parts_from_json(body: bytes, known: Collection[str]) -> frozenset[str]:
     return frozenset(parts)
 
 
-async def _ordered(request: HttpRequest, what: str, order: Callable[[], Orders]) -> Response:
+async def _ordered(request: HttpRequest, what: str, order: Awaitable[Orders]) -> Response:
     """Who ordered what is always logged: by the name of the key."""
     try:
-        orders = await asyncio.to_thread(order)
+        orders = await order
     except OSError as error:
         _log.error("order not written", extra={"order": what, "why": error.strerror})  # told in full
         return problem_response(500, "the order could not be written down under HOME")

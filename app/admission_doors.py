@@ -13,18 +13,22 @@ from starlette.responses import Response
 from app import metrics, wire
 from app.admission import RETRY_SECONDS, Admission, Admitted, Path, Priority, Visit
 from app.edge import Readiness
+from app.events_api import EVENTS
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-PATH = "/v1/recommendations"
-METHOD = "/Recommend"
+PATH = "/v1/"
+METHOD = "/streamrec."
 PRIORITY = "x-request-priority"
 BUSY = "too many requests at once: try again later"
 
 
 class HttpAdmission:
-    """Around the routes. While the process stops, it also asks callers to open their next connection elsewhere."""
+    """Around the routes: only recommendations have a short path, but all of ``/v1/`` is refused past the second limit.
+
+    While the process stops, it also asks callers to open their next connection elsewhere.
+    """
 
     def __init__(self, app: ASGIApp, admission: Admission, readiness: Readiness) -> None:
         self._app = app
@@ -66,7 +70,7 @@ class HttpAdmission:
 
 
 class GrpcAdmission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """The same for ``Recommend``; a refusal is RESOURCE_EXHAUSTED."""
+    """The same for the methods of this service; a refusal is RESOURCE_EXHAUSTED."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -74,13 +78,14 @@ class GrpcAdmission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc h
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         """Called by grpc for each call, before its message is read."""
         handler = await continuation(details)
-        if handler is None or not str(details.method).endswith(METHOD):
+        method = str(details.method)
+        if handler is None or not method.startswith(METHOD):
             return handler
         given = {str(key): value for key, value in details.invocation_metadata or ()}.get(PRIORITY)
         priority = Priority.named(given if isinstance(given, str) else None)
         path = self._admission.decide(priority)
         if path is Path.REFUSED:
-            return grpc.unary_unary_rpc_method_handler(_refuse)
+            return grpc.unary_unary_rpc_method_handler(_refusing(method))
         admitted, answer = Admitted(path, priority), handler.unary_unary
 
         async def answered(message: bytes, call: Any) -> bytes:
@@ -91,8 +96,13 @@ class GrpcAdmission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc h
         return grpc.unary_unary_rpc_method_handler(answered)
 
 
-async def _refuse(message: bytes, call: Any) -> bytes:
-    del message
-    metrics.request_finished("grpc", grpc.StatusCode.RESOURCE_EXHAUSTED.name, 0.0)
-    await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY, (("retry-after", str(RETRY_SECONDS)),))
-    raise AssertionError  # abort has raised
+def _refusing(method: str) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    finished = metrics.events_asked if EVENTS in method else metrics.request_finished
+
+    async def refuse(message: bytes, call: Any) -> bytes:
+        del message
+        finished("grpc", grpc.StatusCode.RESOURCE_EXHAUSTED.name, 0.0)
+        await call.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, BUSY, (("retry-after", str(RETRY_SECONDS)),))
+        raise AssertionError  # abort has raised
+
+    return refuse

@@ -20,8 +20,8 @@ TOO_LARGE = f"the body may have at most {MAX_REQUEST_BYTES} bytes"
 class Bodies:
     """The bodies that a process waits for, ``most`` at once: one more, and the one waited for longest is given up.
 
-    A body that is there is read at once, so what waits for long is a caller who sends slowly. Refusing newcomers instead
-    would let a thousand of those shut out everybody else.
+    A body that is there is read at once, so what waits for long is a caller who sends slowly. Refusing newcomers
+    instead would let a thousand of those shut out everybody else.
     """
 
     def __init__(self, most: int) -> None:

@@ -4,8 +4,8 @@ header    has to be there within HEADER_SECONDS of its first byte and in MAX_HEA
 nonsense  is answered with a problem document
 close     of a connection whose body was refused lingers: the sending side is closed, what still comes is thrown away
           for LINGER_SECONDS. Closed at once, the kernel would reset it and the caller might never read the refusal
-answer    that its caller does not read is given up WRITE_SECONDS after the buffers are full: else it would stay for ever,
-          and so would the next request of the connection, in a place
+answer    that its caller does not read is given up WRITE_SECONDS after the buffers are full: else it would stay for
+          ever, and so would the next request of the connection, in a place
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from domain.request import Query
 
 RECOMMENDER = pb.DESCRIPTOR.services_by_name["Recommender"].full_name
 DAY = 86_400.0
+CALLS_PER_REQUEST = 4  # that may be open for each that may be worked on: the rest are on their way, or health's
 CONTEXT = ("device", "surface", "region", "max_age_rating")
 
 Status = health_pb2.HealthCheckResponse.ServingStatus
@@ -147,7 +148,8 @@ class GrpcDoor:
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         tls: GrpcTls | None = None,
     ) -> None:
-        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+        most = CALLS_PER_REQUEST * serving.admission.policy.most_in_process
+        self._server = grpc.aio.server(interceptors=interceptors, options=_OPTIONS, maximum_concurrent_rpcs=most)
         self._tls = tls
         self._health = health_aio.HealthServicer()
         recommend = grpc.unary_unary_rpc_method_handler(Recommender(serving, patience).recommend)

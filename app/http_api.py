@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from http import HTTPStatus
@@ -23,6 +22,7 @@ from app import admin_api, events_api, metrics, openapi, why_api, wire
 from app.access import Access, Outcome, bearer, roles_of_path
 from app.body import Bodies
 from app.edge import Patience, Readiness, Serving, answer, report_bug, request_id, seconds_of
+from app.exposing import Exposing
 from app.refusal import problem_response, refuse_http, refuse_invalid
 from domain.deadline import Deadline
 from domain.errors import DependencyError, InvalidRequest
@@ -119,6 +119,8 @@ def _add_events(app: FastAPI, log: EventLog, bodies: Bodies) -> None:
 
 
 def _add_probes(app: FastAPI, serving: Serving, readiness: Readiness) -> None:
+    exposing = Exposing(metrics.exposition)
+
     @app.get("/livez", tags=["probes"])
     async def alive(_request: HttpRequest) -> Response:
         """The process runs and its loop turns."""
@@ -138,7 +140,7 @@ def _add_probes(app: FastAPI, serving: Serving, readiness: Readiness) -> None:
     @app.get("/metrics", openapi_extra=openapi.METRICS, response_class=PlainTextResponse, tags=["probes"])
     async def measured(_request: HttpRequest) -> Response:
         """Prometheus' text format, all workers together."""
-        body, media_type = await asyncio.to_thread(metrics.exposition)  # reads a file for each worker
+        body, media_type = await exposing.told()
         return Response(body, headers={"content-type": media_type})
 
 

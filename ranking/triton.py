@@ -70,7 +70,8 @@ class TritonChannel:
         A caller that leaves or is out of time does not cancel the call: tritonserver 2.51 dies of cancelled calls
         (signal 11 under `make chaos`'s cancel storm). It ends by itself soon after, and until then it counts as
         unanswered: past what Triton answers in time the next call is ``Busy`` without being sent, or those left behind
-        would make everybody else's late. ``timeout`` tells a queue policy, where one is configured, to drop what it has not begun.
+        would make everybody else's late. ``timeout`` tells a queue policy, where one is configured, to drop what it has
+        not begun.
         """
         seconds = deadline.remaining
         if seconds <= 0:  # a client_timeout of zero would mean no timeout

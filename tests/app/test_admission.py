@@ -24,9 +24,11 @@ from app.admission import (
 )
 from app.admission_doors import GrpcAdmission, HttpAdmission
 from app.edge import Patience, Readiness
-from app.grpc_api import RECOMMENDER, GrpcDoor
+from app.events_api import EVENTS
+from app.grpc_api import CALLS_PER_REQUEST, RECOMMENDER, GrpcDoor
 from app.http_api import create_app
 from app.limit import LimitPolicy, Outcome
+from app.proto.streamrec.v1 import events_pb2
 from app.proto.streamrec.v1 import recommender_pb2 as pb
 from tests.app.doors import ask, listening, post
 from tests.app.fake_serving import FakeServing
@@ -227,6 +229,18 @@ async def test_http_refuses_with_429_and_a_problem_document_that_says_when_to_re
     assert (await client.get(PATH)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/v1/events"), ("POST", "/v1/why"), ("GET", "/v1/why/42?item_id=1"), ("GET", "/v1/page/users")],
+)
+async def test_everything_under_v1_is_refused_past_the_second_limit(
+    client: httpx.AsyncClient, serving: Asking, method: str, path: str
+) -> None:
+    with crowd(serving.admission, 8):
+        refused = await client.request(method, path)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+
+
 async def test_a_stopping_worker_asks_its_callers_to_open_the_next_connection_elsewhere(
     client: httpx.AsyncClient,
 ) -> None:
@@ -256,13 +270,14 @@ async def test_bodies_that_do_not_come_shut_nobody_out_and_the_eldest_make_room(
 
 
 async def test_a_body_counts_once_it_is_there() -> None:
-    serving = FakeServing(admission=Admission(FOUR), gate=asyncio.Event())
+    gate = asyncio.Event()
+    serving = FakeServing(admission=Admission(FOUR), gate=gate)
     async with listening(serving) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(post(b'{"user_id": "42"}'))
         await asyncio.wait_for(serving.arrived.wait(), 10)
         assert serving.admission.in_process == 1
-        serving.gate.set()
+        gate.set()
         await asyncio.wait_for(reader.read(), 10)
         assert serving.admission.in_process == 0
         writer.close()
@@ -283,6 +298,51 @@ async def test_grpc_tells_the_same_and_refuses_with_resource_exhausted(serving: 
         await door.close(0)
     assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert ("retry-after", "1") in list(refused.value.trailing_metadata())
+
+
+async def test_grpc_refuses_events_too_and_counts_them_while_they_are_written(serving: Asking) -> None:
+    door = GrpcDoor(serving, Patience(0.15, 1.0), [GrpcAdmission(serving.admission)])
+    port = await door.open("127.0.0.1:0")
+    event = events_pb2.Event(event_id="e", user_id="42", item_id="1", kind="click")
+    message = events_pb2.AppendRequest(events=[event]).SerializeToString()
+    serving.events.gate = asyncio.Event()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            append = channel.unary_unary(f"/{EVENTS}/Append")
+            with crowd(serving.admission, 8), pytest.raises(grpc.aio.AioRpcError) as refused:
+                await append(message, timeout=10)
+            writing = asyncio.ensure_future(append(message, timeout=30))
+            async with asyncio.timeout(10):
+                while not serving.admission.in_process:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            serving.events.gate.set()
+            await writing
+    finally:
+        await door.close(0)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert serving.admission.in_process == 0
+
+
+async def test_grpc_takes_so_many_calls_at_once_and_no_more(serving: Asking) -> None:
+    """Even without admission in front: what is not counted there yet is bounded by the server itself."""
+    door = GrpcDoor(serving, Patience(0.15, 1.0))
+    port = await door.open("127.0.0.1:0")
+    message, most = pb.RecommendRequest(user_id="42").SerializeToString(), CALLS_PER_REQUEST * FOUR.most_in_process
+    serving.gate = asyncio.Event()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            ask = channel.unary_unary(f"/{RECOMMENDER}/Recommend")
+            asking = [asyncio.ensure_future(ask(message, timeout=30)) for _ in range(most)]
+            async with asyncio.timeout(20):
+                while len(serving.asked) < most:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await ask(message, timeout=10)
+            serving.gate.set()
+            await asyncio.gather(*asking)
+    finally:
+        await door.close(0)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_a_request_leaves_the_process_when_its_answer_has_gone(

@@ -161,7 +161,7 @@ async def test_an_answer_that_is_not_read_holds_no_place_for_long() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
         writer.write(post(GOOD).replace(b"Connection: close\r\n", b"") + post(GOOD))
         async with asyncio.timeout(20):
-            while len(serving.asked) < 2 or serving.admission.in_process:
+            while len(serving.asked) < 2 or serving.admission.in_process:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         writer.close()
 

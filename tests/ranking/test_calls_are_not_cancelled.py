@@ -68,7 +68,7 @@ async def test_callers_who_leave_queue_up_no_more_than_triton_answers_in_time(
         channel = TritonChannel(f"127.0.0.1:{port}", lambda: usual)
         asking = [asyncio.create_task(channel.infer("1", ROWS, Deadline.after(30))) for _ in range(most)]
         async with asyncio.timeout(10):
-            while triton.waiting < most:
+            while triton.waiting < most:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         for one in asking:
             one.cancel()
