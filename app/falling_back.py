@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import numpy as np
 
 from app.pipeline import Pipeline
@@ -12,7 +15,7 @@ from domain.arrays import Rows
 from domain.candidates import Candidates
 from domain.degradation import Degradation
 from domain.request import Query, Request
-from domain.slate import Slate
+from domain.slate import Audience, Slate, SlateContext
 from reranking.filters import barred
 
 
@@ -22,6 +25,22 @@ def precomputed(pipeline: Pipeline, query: Query, reason: str) -> Answer:
     trail.degradation.note(reason)
     request = pipeline.resolve(query)
     return trail.answer(pipeline, query, fallen_back(pipeline, request, trail))
+
+
+def popular(pipeline: Pipeline, query: Query, reason: str) -> Answer:
+    """The last rung and nothing else, for when a bug is in the way of the lists too.
+
+    Nothing is asked of the user, nor explained; what the caller excludes or may not see still stays out.
+    """
+    trail, last, items = Trail(), pipeline.fallbacks[-1], pipeline.items
+    trail.degradation.step(last.level, reason)
+    audience = Audience(query.context.max_age_rating, query.context.region)
+    context = SlateContext(time.time(), items.genres, removed=items.removed, facets=items.facets, audience=audience)
+    earlier = query.page.shown if query.page else ()
+    named = items.ids.rows((*query.exclude_item_ids, *query.recent_item_ids, *earlier))
+    request = Request(query.user_id, -1, query.limit, query.context, context.now)
+    candidates = last.slate(request, np.concatenate([named, barred(context)]))
+    return trail.answer(pipeline, replace(query, debug=False), Slate(candidates, query.limit, context))
 
 
 def fallen_back(pipeline: Pipeline, request: Request, trail: Trail) -> Slate:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pybreaker
 import redis.asyncio as aioredis
@@ -26,7 +26,7 @@ from app.event_parts import open_log
 from app.events_api import ArmedLog
 from app.experiments import Experiments, read_experiments
 from app.exposure_watch import ExposureWatch, Shelf, keep_counting
-from app.falling_back import precomputed
+from app.falling_back import popular, precomputed
 from app.feature_watch import keep_watching, watch_of
 from app.guard import Guard
 from app.limit import LimitPolicy, Outcome
@@ -88,6 +88,7 @@ WAITED_FOR = frozenset(f"{name}.timeout" for name in (FEATURES, *SOURCES))
 TOO_LATE = frozenset({f"{RANKING}.timeout", "deadline.near"})
 
 log = logging.getLogger("streamrec.wiring")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,6 +283,16 @@ def _ranker(bundle: Bundle, process: Process) -> Ranker:
     return TritonRanker(process.triton, str(bundle.publication.number), bundle.tables.items)
 
 
+def _spared(where: str, work: Callable[[], T], instead: T) -> T:
+    """What ``work`` gives. A bug in it is counted and logged, and costs its own part of the answer only."""
+    try:
+        return work()
+    except Exception:
+        metrics.bug_found(where)
+        log.exception("bug beside the request path", extra={"where": where})
+        return instead
+
+
 @dataclass(slots=True, eq=False)
 class Serving:
     """One worker's service: the process's parts and the current bundle, which may be replaced at any moment."""
@@ -312,17 +323,19 @@ class Serving:
         Raises ``InvalidRequest`` on a cursor that cannot be taken, and nothing else.
         """
         query = self.process.cursors.opened(query)  # the caller's mistake, which is no bug and no answer
-        pipeline = self.process.experiments.applied(self.pipeline, query.user_id)  # one bundle for the whole request
+        current = self.pipeline  # one bundle for the whole request
+        pipeline = _spared("experiments", lambda: self.process.experiments.applied(current, query.user_id), current)
         given = await self._given(pipeline, query, deadline)
         return given if query.why else self._shown(query, given, pipeline)
 
     def _shown(self, query: Query, given: Answer, pipeline: Pipeline) -> Answer:
         """What is on its way to a person is counted, remembered, and may be gone on with."""
-        if pipeline.shelf:
-            self.process.exposure.saw(query.user_id, given, pipeline.shelf)
+        process, shelf = self.process, pipeline.shelf
+        if shelf:
+            _spared("exposure", lambda: process.exposure.saw(query.user_id, given, shelf), None)
         if self.remembers:
-            self.process.memory.saw(query.user_id, given)
-        return replace(given, cursor=self.process.cursors.after(query, given))
+            _spared("memory", lambda: process.memory.saw(query.user_id, given), None)
+        return replace(given, cursor=_spared("cursor", lambda: process.cursors.after(query, given), None))
 
     async def _given(self, pipeline: Pipeline, query: Query, deadline: Deadline) -> Answer:
         place, granted, outcome = self.admission.begin(), deadline.remaining, Outcome.IGNORE
@@ -335,7 +348,8 @@ class Serving:
         except Exception:
             metrics.bug_found("recommend")
             log.exception("bug on the request path")
-            return precomputed(pipeline, query, "service.bug")
+            listed = _spared("lists", lambda: precomputed(pipeline, query, "service.bug"), None)
+            return popular(pipeline, query, "service.bug") if listed is None else listed
         finally:
             if place is not None:
                 place.end(outcome)
