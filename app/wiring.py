@@ -20,7 +20,7 @@ import pybreaker
 import redis.asyncio as aioredis
 
 from app import metrics
-from app.admission import Admission, AdmissionPolicy
+from app.admission import ADMITTED, Admission, AdmissionPolicy, Priority
 from app.cursor import Cursors, open_key
 from app.event_parts import open_log
 from app.events_api import ArmedLog
@@ -329,11 +329,12 @@ class Serving:
         return given if query.why else self._shown(query, given, pipeline)
 
     def _shown(self, query: Query, given: Answer, pipeline: Pipeline) -> Answer:
-        """What is on its way to a person is counted, remembered, and may be gone on with."""
+        """What is on its way to a person is counted and remembered, a prefetch is not; both may be gone on with."""
         process, shelf = self.process, pipeline.shelf
-        if shelf:
+        seen = ADMITTED.get().priority is Priority.USER
+        if shelf and seen:
             _spared("exposure", lambda: process.exposure.saw(query.user_id, given, shelf), None)
-        if self.remembers:
+        if self.remembers and seen:
             _spared("memory", lambda: process.memory.saw(query.user_id, given), None)
         return replace(given, cursor=_spared("cursor", lambda: process.cursors.after(query, given), None))
 

@@ -16,6 +16,9 @@ import httpx
 import orjson
 import pytest
 
+from app import metrics
+from app.admission import Admitted, Priority
+from app.admission import Path as WayIn
 from app.edge import Patience, Readiness
 from app.http_api import create_app
 from app.recorder import KEPT_FILES, KEPT_SECONDS, path_of, prune
@@ -23,7 +26,9 @@ from app.replay import bundle_of, ranked_anew, read, replayed
 from app.settings import Settings
 from app.why_text import replay_text, why_text
 from app.wiring import Process, Serving, build
+from domain.deadline import Deadline
 from domain.errors import BadAnswer, BundleError
+from domain.request import Query
 from features.shown import KEPT_SLATES, decode, encode, shown_key
 from release.bundle import Bundle, Publication
 from tests.app.fake_stages import Ranker
@@ -119,6 +124,25 @@ async def test_memory_ends_by_itself_and_holds_a_few_slates(worker: Worker) -> N
         await worker.remembered(user, min(n + 1, KEPT_SLATES))
     assert await client.llen(shown_key(user)) == KEPT_SLATES
     assert 0 < await client.ttl(shown_key(user)) <= 3600
+
+
+async def test_a_prefetched_slate_counts_as_shown_nowhere(worker: Worker) -> None:
+    def counted() -> float:
+        return metrics.EXPOSURE_SLATES.labels("counted")._value.get()
+
+    user, serving, process = stranger(), worker.serving, worker.serving.process
+    with process.admission.inside(Admitted(WayIn.FULL, Priority.PREFETCH)):
+        prefetched = await serving.recommend(Query(user, limit=5), Deadline.after(30))
+    assert prefetched.cursor is not None
+    before = counted()
+    await process.exposure.flush(process.redis, serving.pipeline.shelf)
+    await process.memory.flush(process.redis)
+    assert counted() == before
+    assert not await process.redis.exists(shown_key(user))
+    assert await worker.slate(user_id=user) == [item.item_id for item in prefetched.items]
+    await process.exposure.flush(process.redis, serving.pipeline.shelf)
+    assert counted() == before + 1
+    await worker.remembered(user, 1)
 
 
 async def test_an_entry_that_cannot_be_read_costs_nobody_their_slate(worker: Worker) -> None:
