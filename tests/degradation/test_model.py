@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from app import metrics
 from app.pipeline import Pipeline
 from app.recommend import recommend
 from app.wiring import Process, build
@@ -18,6 +19,7 @@ from domain.errors import OutOfMemory
 from domain.request import Query
 from fallbacks.model_mark import PROBE_SECONDS, PROBES, ModelMark
 from release.bundle import Bundle
+from tests.alert_rules import selectors
 from tests.app.fake_stages import Ranker
 
 QUERY = Query("user-3", limit=5)
@@ -58,6 +60,18 @@ async def test_and_if_that_is_too_much_the_simple_ranker_ranks_them_all(pipeline
     assert (answer.level, answer.reasons) == (Level.SIMPLE_RANKING, ("ranking.out_of_memory",))
     assert len(ranker.asked) == 2
     assert answer.ranked == ranker.asked[0]
+
+
+@pytest.mark.parametrize("fits", ["half", "nothing"])
+async def test_either_way_it_is_counted_where_its_alert_looks(pipeline: Pipeline, fits: str) -> None:
+    whole = (await ask(pipeline)).ranked
+
+    def counted() -> list[float]:
+        return [selector.total() for selector in selectors("RankerAnswersBadly")]
+
+    before = counted()
+    metrics.answered(await ask(replace(pipeline, ranker=Small(whole - 1 if fits == "half" else 1))))
+    assert any(now > then for now, then in zip(counted(), before, strict=True))
 
 
 async def test_a_retry_that_works_leaves_the_breaker_closed(pipeline: Pipeline, process: Process) -> None:

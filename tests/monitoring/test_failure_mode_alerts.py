@@ -1,20 +1,54 @@
-"""Every failure mode's alert rule speaks of metrics that exist and points at a page of the runbook that exists."""
+"""Every failure mode's alert rule speaks of series that the code emits and points at a page of the runbook."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
-import yaml
 
-from app.metrics import REGISTRY
+from app.access import Outcome
+from app.admission import Path as Admitted
+from app.admission import Priority
+from app.metrics import BREAKER_STATES, REGISTRY
+from app.ranking import RANKING
 from app.settings import Settings
+from app.user_reader import PART as FEATURES
+from app.wiring import SOURCES
+from domain.degradation import DegradationLevel
+from domain.errors import DependencyError
+from monitoring.exposure import ExposureReport
+from tests.alert_rules import ROOT, RULES, selectors
 
-ROOT = Path(__file__).resolve().parents[2]
-GROUPS = yaml.safe_load((ROOT / "deploy" / "alerts.yaml").read_text())["groups"]
-RULES = {rule["alert"]: rule for group in GROUPS if group["name"] != "feature-skew" for rule in group["rules"]}
 TABLE = (ROOT / "docs" / "failure-modes.md").read_text()
+
+
+def causes(error: type[DependencyError] = DependencyError) -> Iterator[str]:
+    yield error.cause
+    for kind in error.__subclasses__():
+        yield from causes(kind)
+
+
+CAUSES = set(causes())
+PARTS = {FEATURES, RANKING, *SOURCES}
+EMITTED: dict[tuple[str, str], set[str]] = {
+    ("streamrec_calls_total", "part"): PARTS,
+    ("streamrec_calls_total", "outcome"): {"ok", "cancelled", "bug", *CAUSES},
+    ("streamrec_reasons_total", "part"): PARTS,
+    ("streamrec_reasons_total", "cause"): CAUSES,
+    ("streamrec_breaker_workers", "part"): PARTS,
+    ("streamrec_breaker_workers", "state"): set(BREAKER_STATES),
+    ("streamrec_answers_total", "level"): {level.name for level in DegradationLevel},
+    ("streamrec_admissions_total", "path"): set(Admitted),
+    ("streamrec_admissions_total", "priority"): set(Priority),
+    ("streamrec_access_total", "outcome"): {outcome.value for outcome in Outcome},
+    ("streamrec_shadow_runs_total", "outcome"): {"ok", "empty", "dropped", "timeout", "bug", *CAUSES},
+    ("streamrec_exposure_slates_total", "outcome"): {"counted", "lost"},
+    ("streamrec_exposure_ratio", "measure"): {
+        part.name.removesuffix("_ratio") for part in fields(ExposureReport) if part.name.endswith("_ratio")
+    },
+}
 
 
 def anchors() -> set[str]:
@@ -29,11 +63,19 @@ def metric_names() -> set[str]:
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_asks_for_metrics_that_exist_and_has_its_page(name: str) -> None:
     rule = RULES[name]
-    asked = set(re.findall(r"streamrec_\w+", rule["expr"]))
+    asked = {selector.metric for selector in selectors(name)}
     assert asked
     assert asked <= metric_names()
     assert rule["labels"]["severity"] in {"page", "ticket"}
     assert rule["annotations"]["runbook"].removeprefix("docs/runbook.md#") in anchors()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_asks_for_labels_that_the_code_can_give(name: str) -> None:
+    for selector in selectors(name):
+        for matcher in selector.matchers:
+            asked = set(matcher.value.split("|") if "~" in matcher.sign else [matcher.value])
+            assert asked <= EMITTED[selector.metric, matcher.label]
 
 
 def test_the_table_of_failure_modes_names_only_rules_that_exist() -> None:
