@@ -78,9 +78,18 @@ def test_a_rule_asks_for_labels_that_the_code_can_give(name: str) -> None:
             assert asked <= EMITTED[selector.metric, matcher.label]
 
 
+@pytest.mark.parametrize(("name", "part"), [("FeatureStoreAway", FEATURES), ("RankerAway", RANKING)])
+def test_a_breaker_that_probes_is_not_well_yet(name: str, part: str) -> None:
+    """A scrape that meets it half open must not begin the minute anew."""
+    (selector,) = selectors(name)
+    asked = {matcher.label: matcher for matcher in selector.matchers}
+    assert asked["part"].value == part
+    assert {state for state in BREAKER_STATES if asked["state"].selects(state)} == {"open", "half-open"}
+
+
 def test_the_table_of_failure_modes_names_only_rules_that_exist() -> None:
     named = {name for cell in re.findall(r"alerts? (`\w+`(?:, `\w+`)*)", TABLE) for name in re.findall(r"\w+", cell)}
-    assert {"BundleRefused", "ModelStale", "FeatureStoreAway", "EventLagLong"} <= named <= set(RULES)
+    assert {"BundleRefused", "ModelStale", "FeatureStoreAway", "EventLagLong", "Bugs"} <= named <= set(RULES)
 
 
 def test_the_age_that_alerts_is_the_age_that_answers_tell() -> None:
