@@ -132,7 +132,7 @@ INDEX_RECALL = Gauge(
     "streamrec_index_recall_ratio", "Share of the exact nearest items that the index finds, of the worst worker",
     multiprocess_mode="livemin", registry=REGISTRY,
 )  # fmt: skip
-INDEX_RECALL.set(math.nan)  # until there were queries to judge by: a zero would be an alert
+INDEX_RECALL.set(math.inf)  # not measured: a zero would be an alert, and NaN hides the others from a minimum
 
 # What all workers counted together; each of them says the same, some seconds apart. NaN: too few requests to judge.
 FEATURE_PSI = Gauge(
@@ -332,8 +332,8 @@ def models_are_of(created_at: float) -> None:
 
 
 def index_recall_is(ratio: float) -> None:
-    """What of the exact answer approximate search finds; NaN: nobody asked."""
-    INDEX_RECALL.set(ratio)
+    """What of the exact answer approximate search finds; NaN, nobody asked, counts as not measured."""
+    INDEX_RECALL.set(math.inf if math.isnan(ratio) else ratio)
 
 
 def bundle_refused() -> None:

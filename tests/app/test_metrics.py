@@ -93,3 +93,15 @@ def test_several_workers_count_as_one_and_a_dead_ones_gauges_do_not(tmp_path: Pa
     text = run(SCRAPE, tmp_path)[1]
     assert 'streamrec_requests_total{status="200",transport="http"} 2.0' in text
     assert 'streamrec_breaker_workers{part="ranking",state="open"} 1.0' in text
+
+
+def test_processes_that_measured_no_recall_do_not_hide_the_one_that_did(tmp_path: Path) -> None:
+    """A consumer never measures, a worker whom nobody asked cannot; whichever of the files is read first."""
+    measured = "metrics.index_recall_is(0.5)"
+    for program in ("metrics.event_lag_is(0)", measured, 'metrics.index_recall_is(float("nan"))'):
+        run(f"from app import metrics; {program}", tmp_path)
+    assert "streamrec_index_recall_ratio 0.5" in run(SCRAPE, tmp_path)[1]
+
+
+def test_a_recall_that_nobody_measured_is_no_alert(tmp_path: Path) -> None:
+    assert "streamrec_index_recall_ratio +Inf" in run(SCRAPE, tmp_path)[1]
