@@ -15,7 +15,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.process import Part, await_ready, launch, require_free
@@ -38,7 +38,13 @@ print(json.dumps([sys.version_info[:2], sysconfig.get_path("purelib"), sys.base_
 
 
 def start_redis(home: Path, port: int, server: Path | None = None) -> Part:
-    """Redis on loopback, ready; raises ``StartError``.
+    """Redis on loopback, ready; raises ``StartError``."""
+    part = launch_redis(home, port, server)
+    return await_ready(part, part.ready, part.ready_seconds)
+
+
+def launch_redis(home: Path, port: int, server: Path | None = None) -> Part:
+    """Redis on loopback, not waited for; raises ``StartError``.
 
     Data lies in HOME/redis, in an append-only file: events are acknowledged once they are in here, and nothing else has
     them. ``everysec`` writes to the file before each reply and syncs it every second, so a Redis that is killed loses
@@ -54,7 +60,7 @@ def start_redis(home: Path, port: int, server: Path | None = None) -> Part:
     }  # fmt: skip
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     part = launch("Redis", [program, *words], f"redis://{LOOPBACK}:{port}/0", home / "logs" / "redis.log", os.environ)
-    return await_ready(part, lambda: _pongs(port), REDIS_READY_SECONDS)
+    return replace(part, ready=lambda: _pongs(port), ready_seconds=REDIS_READY_SECONDS)
 
 
 def find_redis(home: Path, server: Path | None = None) -> Path:
@@ -133,6 +139,12 @@ class TritonInstallation:
 
 def start_triton(home: Path, venv: Path, ports: TritonPorts) -> Part:
     """Triton over HOME/triton with no model loaded, ready; raises ``StartError`` where it cannot run."""
+    part = launch_triton(home, venv, ports)
+    return await_ready(part, part.ready, part.ready_seconds)
+
+
+def launch_triton(home: Path, venv: Path, ports: TritonPorts) -> Part:
+    """The same, not waited for; raises ``StartError``."""
     installation = inspect_triton(venv)
     for port, setting in (
         (ports.grpc, "triton_grpc_port"), (ports.http, "triton_http_port"), (ports.metrics, "triton_metrics_port"),
@@ -151,7 +163,7 @@ def start_triton(home: Path, venv: Path, ports: TritonPorts) -> Part:
     command = [installation.server / "bin" / "tritonserver", *(f"--{name}={value}" for name, value in options.items())]
     log = home / "logs" / "triton.log"
     part = launch("Triton", command, f"{LOOPBACK}:{ports.grpc}", log, _triton_environment(venv, installation))
-    return await_ready(part, lambda: _answers(ports.http, "/v2/health/ready"), TRITON_READY_SECONDS)
+    return replace(part, ready=lambda: _answers(ports.http, "/v2/health/ready"), ready_seconds=TRITON_READY_SECONDS)
 
 
 def inspect_triton(venv: Path) -> TritonInstallation:

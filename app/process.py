@@ -27,13 +27,18 @@ POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """A running program, the address it serves and the file its output goes to."""
+    """A running program, the address it serves and the file its output goes to.
+
+    ``ready`` says whether it serves yet, which may take ``ready_seconds``; one that has no such moment is ready at once.
+    """
 
     name: str
     process: subprocess.Popen[bytes]
     address: str
     log: Path
     log_start: int  # bytes that were in the log before
+    ready: Callable[[], bool] = lambda: True
+    ready_seconds: float = 0.0
 
     def __repr__(self) -> str:
         state = "running" if self.running else f"ended with {self.process.returncode}"
@@ -108,13 +113,20 @@ def await_ready(part: Part, ready: Callable[[], bool], seconds: float) -> Part:
 
 
 def _await(part: Part, ready: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not ready():
-        if not part.running:
-            raise StartError(f"{part.name} ended at start, the last lines of {part.log}:\n{part.last_words()}")
-        if time.monotonic() > end:
-            raise StartError(f"{part.name} is not ready after {seconds:g} s, see {part.log}:\n{part.last_words()}")
+    start = time.monotonic()
+    while not is_up(part, ready, time.monotonic() - start, seconds):
         time.sleep(POLL_SECONDS)
+
+
+def is_up(part: Part, ready: Callable[[], bool], waited: float, seconds: float) -> bool:
+    """Whether it is ready; raises ``StartError`` if it never will be: it ended, or ``waited`` more than ``seconds``."""
+    if ready():
+        return True
+    if not part.running:
+        raise StartError(f"{part.name} ended at start, the last lines of {part.log}:\n{part.last_words()}")
+    if waited > seconds:
+        raise StartError(f"{part.name} is not ready after {seconds:g} s, see {part.log}:\n{part.last_words()}")
+    return False
 
 
 def require_free(port: int, name: str, setting: str, host: str = "127.0.0.1") -> None:

@@ -128,9 +128,13 @@ class Service:
     def watch(self) -> None:
         """Look after everything, until interrupted."""
         while True:
-            for keeper in (*self.parts, *self.workers, *self.consumers):
-                keeper.look()
+            self.look()
             time.sleep(WATCH_SECONDS)
+
+    def look(self) -> None:
+        """See to everything once, without waiting for any of it."""
+        for keeper in (*self.parts, *self.workers, *self.consumers):
+            keeper.look()
 
     def stop(self) -> None:
         """Workers finish what is in flight, consumers their batch, then the parts end; a second Ctrl-C hurries."""
@@ -175,7 +179,7 @@ class Service:
             return
 
         def start() -> Part:
-            return parts.start_redis(settings.home, settings.redis_port, settings.redis_server)
+            return parts.launch_redis(settings.home, settings.redis_port, settings.redis_server)
 
         self._keep(self.parts, start)
 
@@ -186,7 +190,7 @@ class Service:
         ports = TritonPorts(settings.triton_grpc_port, settings.triton_http_port, settings.triton_metrics_port)
 
         def start() -> Part:
-            return parts.start_triton(settings.home, settings.triton_venv, ports)
+            return parts.launch_triton(settings.home, settings.triton_venv, ports)
 
         try:
             self._keep(self.parts, start)
@@ -200,6 +204,7 @@ class Service:
         self, group: list[Keeper], start: Callable[[], Part], on_death: Callable[[Part], object] | None = None
     ) -> None:
         part = start()
+        process.await_ready(part, part.ready, part.ready_seconds)
         self.echo(f"{part.name} at {part.address}, pid {part.process.pid}")
         group.append(Keeper(start, self.echo, part, on_death or (lambda _: None)))
 

@@ -268,3 +268,7 @@ class Running:
     name = "Part"
     running = True
     process: Any = type("Process", (), {"pid": 7})
+    ready_seconds = 0.0
+
+    def ready(self) -> bool:
+        return True
