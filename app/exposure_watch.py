@@ -146,12 +146,15 @@ class ExposureWatch:
             raise mapped(error) from error
 
     async def judge(self, client: aioredis.Redis, shelf: Shelf) -> None:
-        """Read the week, set the metrics, and steer the quota; raises ``DependencyError``."""
+        """Read the week, set the metrics, and steer the quota; raises ``DependencyError``.
+
+        What costs as much as the catalogue is large is computed in a thread.
+        """
         from monitoring import exposure
 
         counted = await exposure.read_counts(client, shelf.items.ids, self._day())
         await self._read_budgets(client)
-        told = exposure.report(counted, shelf.groups, shelf.items.eligible)
+        told = await asyncio.to_thread(exposure.report, counted, shelf.groups, shelf.items.eligible)
         metrics.exposure_is(
             told.promised_ratio, told.delivered_ratio, told.coverage_ratio, told.gini, told.worst_equity
         )
@@ -162,7 +165,9 @@ class ExposureWatch:
             share, self._state = exposure.step(promised, delivered, state) if promised else (shelf.promised, state)
         if self._before is None or lately.places >= exposure.FEW_PLACES or lately.places < 0:
             self._before = counted.totals
-        shelf.quota = exposure.quota_of(share, counted.shown, shelf.groups, shelf.items.eligible)
+        shelf.quota = await asyncio.to_thread(
+            exposure.quota_of, share, counted.shown, shelf.groups, shelf.items.eligible
+        )
 
     async def _read_budgets(self, client: aioredis.Redis) -> None:
         try:

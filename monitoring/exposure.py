@@ -5,7 +5,10 @@ Everything is computed from counts by item, so that groups may be cut anew at an
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import redis.asyncio as aioredis
@@ -22,6 +25,7 @@ COVERAGE_TARGET = 0.95
 EQUITY_FLOOR = 0.25  # a group with less than a quarter of its share of the catalogue is owed places
 UNSEEN_WEIGHT = 1.0  # how much items that nobody was shown this week are owed, beside all owed groups together
 FEW_PLACES = 200  # below so many, a share delivered says nothing
+FIELDS_AT_ONCE = 2048  # of a day's hash
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,21 +176,32 @@ def step(
 async def read_counts(client: aioredis.Redis, ids: IdTable, today: int, days: int = DAYS) -> Counted:
     """The last ``days`` days (UTC; ``today`` is days since 1970) by row; raises ``DependencyError``.
 
-    Items that this bundle does not know are left out of ``shown``.
+    Items that this bundle does not know are left out of ``shown``. Workers read this while they serve, so a large hash
+    holds up neither Redis nor the event loop: it comes in parts, which are decoded in a thread.
     """
+    shown, totals = np.zeros(len(ids), np.float32), Totals()
     try:
-        async with client.pipeline(transaction=False) as pipe:
-            for day in range(today - days + 1, today + 1):
-                pipe.hgetall(items_key(day))
-                pipe.hgetall(totals_key(day))
-            answers = await pipe.execute()
+        for day in range(today - days + 1, today + 1):
+            shown += await _shown_on(client, ids, day)
+            summed: Any = await client.hgetall(totals_key(day))  # bytes: the client decodes nothing
+            totals = totals.plus(Totals.read(summed))
     except redis.exceptions.RedisError as error:
         raise mapped(error) from error
-    shown = np.zeros(len(ids), np.float32)
-    totals = Totals()
-    for by_item, summed in zip(answers[::2], answers[1::2], strict=True):
-        rows = ids.rows([key.decode() for key in by_item])
-        counts = np.array([int(value) for value in by_item.values()], np.float32)
-        np.add.at(shown, rows[rows >= 0], counts[rows >= 0])
-        totals = totals.plus(Totals.read(summed))
     return Counted(shown, totals)
+
+
+async def _shown_on(client: aioredis.Redis, ids: IdTable, day: int) -> Floats:
+    shown, cursor = np.zeros(len(ids), np.float32), 0
+    by_item: Any
+    while True:
+        cursor, by_item = await client.hscan(items_key(day), cursor, count=FIELDS_AT_ONCE)
+        await asyncio.to_thread(_note, shown, ids, by_item)
+        if cursor == 0:
+            return shown
+
+
+def _note(shown: Floats, ids: IdTable, by_item: Mapping[bytes, bytes]) -> None:
+    """A scan may give a field twice, so counts are set and not added."""
+    rows = ids.rows([item_id.decode() for item_id in by_item])
+    counts = np.array([int(count) for count in by_item.values()], np.float32)
+    shown[rows[rows >= 0]] = counts[rows >= 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import redis.asyncio as aioredis
@@ -9,13 +11,14 @@ import redis.asyncio as aioredis
 from app import metrics
 from app.exposure_watch import ExposureWatch, Shelf, keep_counting
 from domain.answer import Answer, Item
+from domain.catalogue import IdTable
 from domain.degradation import DegradationLevel
 from domain.errors import DependencyError
 from domain.slate import Campaign
 from features.online import connect
-from monitoring.exposure import FEW_PLACES, read_counts, report
+from monitoring.exposure import FEW_PLACES, FIELDS_AT_ONCE, read_counts, report
 from release.bundle import Bundle
-from reranking.ledger import CAMPAIGNS_KEY, DAY
+from reranking.ledger import CAMPAIGNS_KEY, DAY, items_key
 
 FAR_FUTURE = 4_000_000_000.0
 
@@ -69,6 +72,26 @@ async def test_only_the_last_seven_days_count(client: aioredis.Redis, tiny_bundl
         wall.now += 6 * DAY
     counted = await read_counts(client, tiny_bundle.tables.items.ids, int(wall() // DAY) - 5)
     assert counted.shown[[1, 2]].tolist() == [0, 1]
+
+
+async def test_a_large_ledger_is_read_in_parts_and_decoded_beside_the_event_loop(client: aioredis.Redis) -> None:
+    n, day = 3 * FIELDS_AT_ONCE, int(Wall()() // DAY)
+    ids, asked = IdTable.of(f"item-{row:05d}" for row in range(n)), []
+
+    class Watched:
+        def __len__(self) -> int:
+            return n
+
+        def rows(self, wanted):
+            asked.append((threading.get_ident(), len(wanted)))
+            return ids.rows(wanted)
+
+    await client.hset(items_key(day), mapping={f"item-{row:05d}": row + 1 for row in range(n)})
+    counted = await read_counts(client, Watched(), day)  # type: ignore[arg-type]
+    await client.delete(items_key(day))
+    assert counted.shown.tolist() == list(range(1, n + 1))
+    assert threading.get_ident() not in {thread for thread, _ in asked}
+    assert max(size for _, size in asked) < 2 * FIELDS_AT_ONCE
 
 
 async def test_a_full_queue_drops_and_counts_what_it_drops(client: aioredis.Redis, tiny_bundle: Bundle) -> None:
