@@ -223,7 +223,7 @@ def remove(asked: argparse.Namespace, settings: Settings) -> int:
 def restore(asked: argparse.Namespace, settings: Settings) -> int:
     from app.removals import restore_items
 
-    count = restore_items(settings.redis_address, asked.items)
+    count = restore_items(settings.redis_address, asked.items, time.time())
     print(f"restored {count} of {len(asked.items)} item(s)")
     return 0 if count == len(asked.items) else FAILED
 

@@ -29,7 +29,7 @@ POLL_SECONDS = 0.02
 class Part:
     """A running program, the address it serves and the file its output goes to.
 
-    ``ready`` says whether it serves yet, which may take ``ready_seconds``; one that has no such moment is ready at once.
+    ``ready`` says whether it serves yet, which may take ``ready_seconds``; one without such a moment is ready at once.
     """
 
     name: str

@@ -1,9 +1,11 @@
 """What an operator took out of the catalogue: held in Redis for the whole fleet, and in a file for when Redis is away.
 
-    streamrec:removed     a hash: item id -> UTC seconds of its removal; the field "" changes with every change
+    streamrec:removed     a hash: item id -> UTC seconds of its removal, negative: of its restoration; the field ""
+                          changes with every change
 
 Each worker looks every ``LOOK_SECONDS``, off the path of a request. While Redis is away what was known stays removed; a
-worker that starts then knows what is in HOME/removed.json. A Redis that has lost the hash is given it again, so only
+worker that starts then knows what is in HOME/removed.json. Of what a worker and Redis know about an item the later word
+counts, and Redis is told what it has not: it may have lost the hash, and have been told of other items since. So only
 ``restore_items`` brings an item back.
 """
 
@@ -32,6 +34,7 @@ KEY = "streamrec:removed"
 STAMP = ""  # no item has an empty id
 FILE = "removed.json"
 LOOK_SECONDS = 5.0
+CLOCK_SECONDS = 0.001  # between two words about an item
 
 
 @dataclass(slots=True, eq=False)
@@ -40,19 +43,24 @@ class Removals:
 
     client: aioredis.Redis = field(repr=False)
     file: Path
-    since: Mapping[str, float] = field(default_factory=dict)
+    known: Mapping[str, float] = field(default_factory=dict)  # as in Redis
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
-    _stamp: bytes = b""
+    _stamp: bytes | None = None
     _next_look_at: float = 0.0
 
     @classmethod
     def kept_at(cls, client: aioredis.Redis, home: Path) -> Removals:
         """Begin with what the last worker here knew."""
-        since: dict[str, float] = {}
+        known: dict[str, float] = {}
         with contextlib.suppress(OSError, ValueError, AttributeError, TypeError):  # none yet, or no longer readable
             held = json.loads((home / FILE).read_text("utf-8"))
-            since = {str(item): float(moment) for item, moment in held.items()}
-        return cls(client, home / FILE, since)
+            known = {str(item): float(moment) for item, moment in held.items()}
+        return cls(client, home / FILE, known)
+
+    @property
+    def since(self) -> Mapping[str, float]:
+        """Item id -> UTC seconds of its removal, of those that are removed."""
+        return _removed(self.known)
 
     def applied(self, items: Items) -> Items:
         """The items with these among the removed ones; ids that the bundle does not know are skipped."""
@@ -73,50 +81,66 @@ class Removals:
 
     async def _look(self) -> bool:
         stamp: Any = await self.client.hget(KEY, STAMP)
-        if stamp is None:
-            await self._give_back()
-            return False
-        if stamp == self._stamp:
+        if stamp == self._stamp or (stamp is None and not self.known):
             return False
         held: Mapping[Any, Any] = await self.client.hgetall(KEY)  # bytes: the client decodes nothing
-        since = _moments(held)
-        changed = since != self.since
-        self.since, self._stamp = since, held.get(STAMP.encode(), b"")
-        if changed:
+        told = _moments(held)
+        known, before = _later(self.known, told), self.since
+        if known != self.known:
+            self.known = known
             self._keep()
-        return changed
+        await self._give_back({item: moment for item, moment in known.items() if told.get(item) != moment})
+        self._stamp = held.get(STAMP.encode())
+        return self.since != before
 
-    async def _give_back(self) -> None:
-        """Redis has lost the hash, or nothing was ever removed."""
-        if self.since:
-            await self.client.hset(KEY, mapping={STAMP: uuid.uuid4().hex, **self.since})  # type: ignore[dict-item]  # redis-py's keys are invariant
+    async def _give_back(self, lost: Mapping[str, float]) -> None:
+        if lost:
+            await self.client.hset(KEY, mapping={STAMP: uuid.uuid4().hex, **lost})  # type: ignore[dict-item]  # redis-py's keys are invariant
 
     def _keep(self) -> None:
         """Best effort: without the file a worker that starts while Redis is away knows of no removal."""
         scratch = self.file.with_name(f".{FILE}.{os.getpid()}")
         with contextlib.suppress(OSError):
-            scratch.write_text(json.dumps(self.since), "utf-8")
+            scratch.write_text(json.dumps(self.known), "utf-8")
             scratch.replace(self.file)
 
 
 def remove_items(redis_url: str, items: Sequence[str], now: float) -> None:
     """Take the items out everywhere; raises ``Unreachable``."""
     with _connected(redis_url) as client:
-        client.hset(KEY, mapping={**dict.fromkeys(items, now), STAMP: uuid.uuid4().hex})
+        _write(client, items, now, 1.0)
 
 
-def restore_items(redis_url: str, items: Sequence[str]) -> int:
-    """Offer the items again, and say how many of them had been removed; raises ``Unreachable``."""
+def restore_items(redis_url: str, items: Sequence[str], now: float) -> int:
+    """Offer the items again, and say how many of them were known as removed; raises ``Unreachable``.
+
+    All are written down as restored, in case that a Redis which lost the hash is about to be given it again.
+    """
     with _connected(redis_url) as client:
-        count = client.hdel(KEY, *items)
-        client.hset(KEY, STAMP, uuid.uuid4().hex)
-    return int(count)
+        return len(_removed(_write(client, items, now, -1.0)))
 
 
 def removed_items(redis_url: str) -> dict[str, float]:
     """Item id -> UTC seconds of its removal; raises ``Unreachable``."""
     with _connected(redis_url) as client:
-        return _moments(client.hgetall(KEY))
+        return _removed(_moments(client.hgetall(KEY)))
+
+
+def _write(client: redis.Redis, items: Sequence[str], now: float, sign: float) -> dict[str, float]:
+    """Write the word of ``now`` about the items, later than the last one whatever the clocks say; what it was."""
+    held = _moments(client.hgetall(KEY))
+    before = {item: held.get(item, 0.0) for item in items}
+    moments = {item: sign * max(now, abs(last) + CLOCK_SECONDS) for item, last in before.items()}
+    client.hset(KEY, mapping={STAMP: uuid.uuid4().hex, **moments})  # type: ignore[dict-item]  # as above
+    return before
+
+
+def _later(ours: Mapping[str, float], theirs: Mapping[str, float]) -> dict[str, float]:
+    return {item: max(ours.get(item, 0.0), theirs.get(item, 0.0), key=abs) for item in {**ours, **theirs}}
+
+
+def _removed(known: Mapping[str, float]) -> dict[str, float]:
+    return {item: moment for item, moment in known.items() if moment > 0}
 
 
 def _moments(held: Mapping[Any, Any]) -> dict[str, float]:

@@ -38,9 +38,7 @@ class Selector:
     def total(self) -> float:
         """The sum of the series in this process that it selects."""
         samples = [sample for family in REGISTRY.collect() for sample in family.samples if sample.name == self.metric]
-        return sum(
-            sample.value for sample in samples if all(m.selects(sample.labels[m.label]) for m in self.matchers)
-        )
+        return sum(sample.value for sample in samples if all(m.selects(sample.labels[m.label]) for m in self.matchers))
 
 
 def selectors(name: str) -> list[Selector]:

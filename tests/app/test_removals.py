@@ -77,7 +77,7 @@ async def test_a_removed_item_is_on_no_rung_and_in_no_campaign_until_it_is_resto
     await look(serving)
     assert ITEM not in await shown(serving)
     assert "item-06" in await shown(serving)
-    restore_items(url, [ITEM])
+    restore_items(url, [ITEM], 200.0)
     await look(serving)
     assert ITEM in await shown(serving)
 
@@ -114,6 +114,41 @@ async def test_a_redis_that_lost_the_list_is_given_it_again(serving: Serving, ur
         client.delete(KEY)
     await look(serving)
     assert removed_items(url) == {ITEM: 100.0}
+    assert ITEM not in await shown(serving)
+
+
+async def test_what_is_removed_from_a_redis_that_lost_the_list_comes_on_top(serving: Serving, url: str) -> None:
+    remove_items(url, [ITEM], 100.0)
+    await look(serving)
+    with redis.Redis.from_url(url) as client:
+        client.delete(KEY)
+    remove_items(url, ["item-06"], 200.0)
+    await look(serving)
+    assert not {ITEM, "item-06"} & await shown(serving)
+    assert removed_items(url) == {ITEM: 100.0, "item-06": 200.0}
+    assert set(json.loads((serving.process.settings.home / FILE).read_text())) == {ITEM, "item-06"}
+
+
+async def test_what_is_restored_in_a_redis_that_lost_the_list_comes_back(serving: Serving, url: str) -> None:
+    remove_items(url, [ITEM, "item-06"], 100.0)
+    await look(serving)
+    with redis.Redis.from_url(url) as client:
+        client.delete(KEY)
+    restore_items(url, [ITEM], 200.0)
+    await look(serving)
+    assert ITEM in await shown(serving)
+    assert removed_items(url) == {"item-06": 100.0}
+
+
+async def test_a_worker_that_slept_through_a_restoration_does_not_undo_it(serving: Serving, url: str) -> None:
+    remove_items(url, [ITEM], 100.0)
+    await look(serving)
+    restore_items(url, [ITEM], 50.0)  # by a machine whose clock is behind
+    await look(serving)
+    assert ITEM in await shown(serving)
+    assert removed_items(url) == {}
+    remove_items(url, [ITEM], 60.0)
+    await look(serving)
     assert ITEM not in await shown(serving)
 
 
