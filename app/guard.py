@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from domain.deadline import Deadline
@@ -21,7 +22,7 @@ class Observer(Protocol):
 
 
 class Guard:
-    """One breaker a dependency; ``attempt`` is the only way to call one.
+    """One breaker a dependency; ``attempt`` is the only way to call one, ``compute`` for what waits for nobody.
 
     The timeout lies inside the breaker, so that lateness counts against the dependency. A caller's cancellation counts
     as nothing and keeps its type. A call granted less than half of the dependency's ``fair_seconds`` says nothing about
@@ -39,8 +40,8 @@ class Guard:
         self.breakers = breakers
         self.held: frozenset[str] = frozenset()  # by an operator's order: not asked, whatever the breaker says
         self._fair_seconds = fair_seconds
-        self._observe = observe
-        self._clock = clock
+        self.observe = observe
+        self.clock = clock
 
     def hold(self, names: frozenset[str]) -> None:
         """Ask these no more, and the others again."""
@@ -48,43 +49,54 @@ class Guard:
 
     async def attempt(self, name: str, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         """What ``work()`` returns, by ``deadline``; raises ``DependencyError``, or whatever bug ``work`` has."""
-        breaker = self.breakers[name]
-        if name in self.held:
-            self._observe(name, BreakerOpen.cause, 0.0)
-            raise BreakerOpen(name)
-        try:
-            probe = breaker.admit()
-        except BreakerOpen as error:
-            self._observe(name, error.cause, 0.0)
-            raise
-        started, granted = self._clock(), deadline.remaining
-        outcome = "bug"
-        try:
-            answer = await self._timed(name, work, deadline)
-        except Late:
-            outcome = Late.cause
-            fair = granted >= self._fair_seconds[name] / 2
-            breaker.fail(probe=probe) if fair else breaker.forget(probe=probe)
-            raise
-        except DependencyError as error:
-            outcome = error.cause
-            breaker.fail(probe=probe) if error.is_fault else breaker.forget(probe=probe)
-            raise
-        except BaseException as error:
-            outcome = "cancelled" if isinstance(error, asyncio.CancelledError) else outcome
-            breaker.forget(probe=probe)
-            raise
-        else:
-            outcome = "ok"
-            breaker.succeed(self._clock() - started, probe=probe)
-            return answer
-        finally:
-            self._observe(name, outcome, self._clock() - started)
+        with _Call(self, name, fair=deadline.remaining >= self._fair_seconds[name] / 2):
+            try:
+                async with deadline.timeout():
+                    return await work()
+            except TimeoutError as error:
+                raise Late(name) from error
 
-    @staticmethod
-    async def _timed(name: str, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+    def compute(self, name: str, work: Callable[[], T]) -> T:
+        """The same for what computes in line: nothing interrupts it, so it has no timer. It may be slow, never late."""
+        with _Call(self, name, fair=False):
+            return work()
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """Around one call: asks the breaker before, tells it and the observer after. Whatever is raised passes."""
+
+    guard: Guard
+    name: str
+    fair: bool  # whether the time granted was enough to blame the dependency for lateness
+    probe: bool = False
+    started: float = 0.0
+
+    def __enter__(self) -> None:
+        guard, name = self.guard, self.name
         try:
-            async with deadline.timeout():
-                return await work()
-        except TimeoutError as error:
-            raise Late(name) from error
+            if name in guard.held:
+                raise BreakerOpen(name)
+            self.probe = guard.breakers[name].admit()
+        except BreakerOpen as error:
+            guard.observe(name, error.cause, 0.0)
+            raise
+        self.started = guard.clock()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        breaker, seconds = self.guard.breakers[self.name], self.guard.clock() - self.started
+        if error is None:
+            breaker.succeed(seconds, probe=self.probe)
+        elif isinstance(error, DependencyError) and (self.fair if isinstance(error, Late) else error.is_fault):
+            breaker.fail(probe=self.probe)
+        else:
+            breaker.forget(probe=self.probe)
+        self.guard.observe(self.name, _outcome(error), seconds)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if isinstance(error, DependencyError):
+        return error.cause
+    if error is None:
+        return "ok"
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else "bug"

@@ -16,7 +16,7 @@ from domain.request import Query, Request
 from domain.slate import Campaign, Spent
 from domain.stages import Fallback, Ranker, Rule, Source
 from fallbacks.model_mark import ModelMark
-from retrieval.gather import Attempt
+from retrieval.gather import Attempt, Compute
 
 if TYPE_CHECKING:
     from app.why import Trace
@@ -57,6 +57,7 @@ class Pipeline:
     campaigns: tuple[Campaign, ...]
     fallbacks: tuple[Fallback, ...]  # best first; the last one cannot fail
     attempt: Attempt
+    compute: Compute
     budget: Budget
     mark: ModelMark  # of this bundle's model: a new bundle begins without one
     shadow: Shadow

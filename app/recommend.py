@@ -65,7 +65,7 @@ async def _full_path(pipeline: Pipeline, request: Request, deadline: Deadline, t
     try:
         with trail.timed("retrieval"):
             ceiling = deadline.within(pipeline.budget.retrieval)
-            found = await gather(pipeline.sources, pipeline.attempt, request, user_task, ceiling)
+            found = await gather(pipeline.sources, pipeline.attempt, pipeline.compute, request, user_task, ceiling)
         user = await user_task
     finally:
         user_task.cancel()

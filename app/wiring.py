@@ -208,6 +208,7 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         campaigns=campaigns,
         fallbacks=_fallbacks(tables, items),
         attempt=attempt,
+        compute=process.guard.compute,
         budget=Budget(
             settings.features_seconds,
             settings.retrieval_seconds,

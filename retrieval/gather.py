@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from domain.candidates import Candidates
 from domain.deadline import Deadline
-from domain.errors import DependencyError
+from domain.errors import DependencyError, Late
 from domain.request import Request
 from domain.stages import Source
 from domain.user import UserFeatures
-from retrieval.computed import Computed, Personal
+from retrieval.computed import Computed, Impersonal, Personal
 
 T = TypeVar("T")
 
@@ -22,6 +23,12 @@ class Attempt(Protocol):
     """One guarded call to a dependency: returns its answer by the deadline or raises ``DependencyError``."""
 
     async def __call__(self, name: str, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T: ...
+
+
+class Compute(Protocol):
+    """The same for work that nothing can interrupt: no timer, and no deadline."""
+
+    def __call__(self, name: str, work: Callable[[], T]) -> T: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +44,12 @@ class Found:
 
 
 async def gather(
-    sources: Sequence[Source], attempt: Attempt, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline
+    sources: Sequence[Source],
+    attempt: Attempt,
+    compute: Compute,
+    request: Request,
+    user: asyncio.Task[UserFeatures],
+    deadline: Deadline,
 ) -> list[Found]:
     """The answers of all ``sources``, in their order, no later than ``deadline``.
 
@@ -54,12 +66,43 @@ async def gather(
             return Found(source.name, Candidates.none(), error.cause)
 
     computed = [source for source in sources if isinstance(source, Computed)]
-    found: dict[str, Found] = {}
+    if len(computed) == len(sources):
+        found = await _computed(computed, compute, request, user, deadline)
+        return [found[source.name] for source in sources]
     async with asyncio.TaskGroup() as group:  # a source never raises into it, so only a bug cancels its siblings
         tasks = [group.create_task(ask(source)) for source in sources if not isinstance(source, Computed)]
-        if tasks:
-            await asyncio.sleep(0)  # whoever waits has begun before the loop is busy
-        for source in sorted(computed, key=lambda source: isinstance(source, Personal)):
-            found[source.name] = await ask(source)
+        await asyncio.sleep(0)  # whoever waits has begun before the loop is busy
+        found = await _computed(computed, compute, request, user, deadline)
     found |= {answer.source: answer for answer in (task.result() for task in tasks)}
     return [found[source.name] for source in sources]
+
+
+async def _computed(
+    sources: Sequence[Computed],
+    compute: Compute,
+    request: Request,
+    user: asyncio.Task[UserFeatures],
+    deadline: Deadline,
+) -> dict[str, Found]:
+    """Those that do not need the user first. When the user is late, the others are not asked, and it is not theirs."""
+
+    def ask(name: str, work: Callable[[], Candidates]) -> Found:
+        try:
+            return Found(name, compute(name, work))
+        except DependencyError as error:
+            return Found(name, Candidates.none(), error.cause)
+
+    found = {
+        source.name: ask(source.name, partial(source.propose, request))
+        for source in sources
+        if isinstance(source, Impersonal)
+    }
+    personal = [source for source in sources if isinstance(source, Personal)]
+    if personal and not user.done():
+        await asyncio.wait({user}, timeout=deadline.remaining)  # which leaves the read alone: it is not ours only
+    for source in personal:
+        if user.done():
+            found[source.name] = ask(source.name, partial(source.propose, request, user.result()))
+        else:
+            found[source.name] = Found(source.name, Candidates.none(), Late.cause)
+    return found

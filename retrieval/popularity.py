@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from domain.arrays import Floats, Rows
 from domain.candidates import Candidates
-from domain.deadline import Deadline
 from domain.request import Request
-from domain.user import UserFeatures
-from retrieval.computed import Computed
+from retrieval.computed import Impersonal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,13 +19,13 @@ class PopularityTables:
 
 
 @dataclass(frozen=True, slots=True)
-class Popularity(Computed):
+class Popularity(Impersonal):
     """The ``depth`` most popular items."""
 
     tables: PopularityTables
     depth: int
     name: str = "popularity"
 
-    async def retrieve(self, request: Request, user: asyncio.Task[UserFeatures], deadline: Deadline) -> Candidates:
-        del request, user, deadline
+    def propose(self, request: Request) -> Candidates:
+        del request
         return Candidates.proposed(self.tables.item_row[: self.depth], self.tables.score[: self.depth])

@@ -5,13 +5,15 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from app.guard import Guard
 from domain.candidates import Candidates
 from domain.deadline import Deadline
-from domain.errors import DependencyError, Late, Unreachable
+from domain.errors import BadAnswer, DependencyError, Late, Unreachable
 from domain.request import Context, Request
 from domain.stages import Source
 from domain.user import UserFeatures
-from retrieval.computed import Computed, Personal
+from fallbacks.breakers import Breaker, BreakerPolicy
+from retrieval.computed import Impersonal, Personal
 from retrieval.executor import BoundedExecutor
 from retrieval.gather import gather
 
@@ -25,6 +27,11 @@ async def attempt(name: str, work: Callable[[], Awaitable[T]], deadline: Deadlin
             return await work()
     except TimeoutError as error:
         raise Late(name) from error
+
+
+def compute(name: str, work: Callable[[], T]) -> T:
+    del name
+    return work()
 
 
 class Says:
@@ -56,7 +63,7 @@ async def ask(*sources: Source, seconds: float = 0.02):
         return None  # type: ignore[return-value]  # these sources only wait for it
 
     user = asyncio.create_task(read())
-    found = await gather(sources, attempt, REQUEST, user, Deadline.after(seconds))
+    found = await gather(sources, attempt, compute, REQUEST, user, Deadline.after(seconds))
     return found, user
 
 
@@ -77,7 +84,7 @@ async def test_a_source_that_is_cut_off_does_not_cancel_the_users_read() -> None
         return "the user"
 
     user = asyncio.create_task(read())
-    await gather([Hangs("a")], attempt, REQUEST, user, Deadline.after(0.005))  # type: ignore[arg-type]
+    await gather([Hangs("a")], attempt, compute, REQUEST, user, Deadline.after(0.005))  # type: ignore[arg-type]
     read_may_end.set()
     assert await user == "the user"
 
@@ -93,8 +100,12 @@ class Knows(Personal):
         return Candidates.proposed(np.array([self.row], np.int32), np.ones(1, np.float32))
 
 
-class SaysAtOnce(Says, Computed):
-    pass
+class SaysAtOnce(Impersonal):
+    def __init__(self, name: str, *rows: int) -> None:
+        self.name, self.rows = name, rows
+
+    def propose(self, request) -> Candidates:
+        return Candidates.proposed(np.array(self.rows, np.int32), np.ones(len(self.rows), np.float32))
 
 
 async def test_sources_that_compute_are_asked_one_after_the_other_and_answer_in_the_given_order() -> None:
@@ -116,10 +127,48 @@ async def test_a_source_that_needs_no_user_answers_when_the_users_read_hangs() -
 
     user, asked = asyncio.create_task(never()), list[str]()
     sources: list[Source] = [Knows("a", 1, asked), Knows("b", 2, asked), SaysAtOnce("c", 3)]
-    found = await gather(sources, attempt, REQUEST, user, Deadline.after(0.01))
+    found = await gather(sources, attempt, compute, REQUEST, user, Deadline.after(0.01))
     assert [(f.source, f.cause) for f in found] == [("a", "timeout"), ("b", "timeout"), ("c", None)]
     assert not user.done()
     user.cancel()
+
+
+async def test_waiting_for_the_user_is_no_time_of_a_source() -> None:
+    now, asked, took = [0.0], list[str](), list[float]()
+
+    async def read() -> UserFeatures:
+        await asyncio.sleep(0)
+        now[0] += 0.036  # what Redis and a busy loop took
+        return None  # type: ignore[return-value]  # nobody looks at it
+
+    breaker = Breaker("a", BreakerPolicy(minimum_calls=1, slow_seconds=0.035), clock=lambda: now[0])
+    guard = Guard({"a": breaker}, {"a": 0.04}, lambda *told: took.append(told[2]), clock=lambda: now[0])
+    for _ in range(3):
+        user = asyncio.create_task(read())
+        found = await gather([Knows("a", 1, asked)], attempt, guard.compute, REQUEST, user, Deadline.after(5))
+        assert found[0].cause is None
+    assert (breaker.state, took) == ("closed", [0.0, 0.0, 0.0])
+
+
+async def test_a_source_that_computes_fails_alone_and_is_left_alone_once_its_breaker_is_open() -> None:
+    class Broken(Knows):
+        def propose(self, request, user) -> Candidates:
+            super().propose(request, user)
+            raise BadAnswer(self.name)
+
+    asked: list[str] = []
+    guard = Guard({name: Breaker(name, BreakerPolicy(minimum_calls=2)) for name in "ab"}, {}, lambda *_: None)
+
+    async def read() -> UserFeatures:
+        return None  # type: ignore[return-value]  # nobody looks at it
+
+    causes = []
+    for _ in range(3):
+        user, sources = asyncio.create_task(read()), [Broken("a", 1, asked), Knows("b", 2, asked)]
+        found = await gather(sources, guard.attempt, guard.compute, REQUEST, user, Deadline.after(5))
+        causes.append([answer.cause for answer in found])
+    assert causes == [["bad_answer", None], ["bad_answer", None], ["open", None]]
+    assert asked == ["a", "b", "a", "b", "b"]
 
 
 async def test_a_source_that_hangs_holds_up_none_that_computes() -> None:
