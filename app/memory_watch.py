@@ -26,6 +26,15 @@ QUEUED = 4096
 AT_ONCE = 256
 PAUSE_SECONDS = 0.05
 
+PUSH = """
+for at, key in ipairs(KEYS) do
+    redis.call('LPUSH', key, ARGV[at + 2])
+    redis.call('LTRIM', key, 0, ARGV[1])
+    redis.call('EXPIRE', key, ARGV[2])
+end
+"""
+"""Pushes ``ARGV[2 + i]`` onto the list ``KEYS[i]``, of which the first ``ARGV[1] + 1`` stay for ``ARGV[2]`` seconds."""
+
 log = logging.getLogger("streamrec.memory_watch")
 
 
@@ -53,14 +62,10 @@ class MemoryWatch:
         """Write what is queued; raises ``DependencyError``, and then that much is lost."""
         while self._queue:
             some = [self._queue.popleft() for _ in range(min(AT_ONCE, len(self._queue)))]
+            keys = [shown_key(user_id) for user_id, _, _ in some]
+            slates = [encode(at, [item.item_id for item in answer.items]) for _, at, answer in some]
             try:
-                async with client.pipeline(transaction=False) as pipe:
-                    for user_id, at, answer in some:
-                        key = shown_key(user_id)
-                        pipe.lpush(key, encode(at, [item.item_id for item in answer.items]))
-                        pipe.ltrim(key, 0, KEPT_SLATES - 1)
-                        pipe.expire(key, KEPT_SECONDS)
-                    await pipe.execute()
+                await client.eval(PUSH, len(keys), *keys, KEPT_SLATES - 1, KEPT_SECONDS, *slates)
             except redis.exceptions.RedisError as error:
                 self.dropped += len(some)
                 raise mapped(error) from error
