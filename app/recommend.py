@@ -24,6 +24,7 @@ from domain.request import Query, Request
 from domain.slate import Campaign, Slate
 from domain.user import Freshness, UserFeatures
 from reranking.apply import apply
+from reranking.filters import BusinessFilters
 from retrieval.filters import allowed
 from retrieval.gather import Found, gather
 from retrieval.merge import merge, with_forced
@@ -108,14 +109,25 @@ def _merge(
             trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, f"{answer.source}.{answer.cause}")
         elif not len(answer.candidates) and not (nobody_yet or answer.source in pipeline.silent):
             trail.degradation.note(f"{answer.source}.no_history")
-    keep = allowed(pipeline.items.eligible, user.seen, request.exclude)
+    forced = np.union1d(_promoted(pipeline.campaigns), explored(pipeline, request))
+    barred = _barred(pipeline, request, np.concatenate([*(answer.candidates.item_row for answer in found), forced]))
+    keep = allowed(pipeline.items.eligible, user.seen, request.exclude, barred)
     wanted = pipeline.narrowed(pipeline.budget.candidates)
     candidates = merge([answer.candidates for answer in found], pipeline.quotas, keep, wanted)
     if len(candidates) == wanted < pipeline.budget.candidates:
         trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, NARROWED)
-    forced = np.union1d(_promoted(pipeline.campaigns), explored(pipeline, request))
-    trail.merging = Merging(pipeline.quotas, wanted, forced[keep[forced]])
+    trail.merging = Merging(pipeline.quotas, wanted, forced[keep[forced]], barred)
     return with_forced(candidates, trail.merging.forced, wanted) if len(candidates) else candidates
+
+
+def _barred(pipeline: Pipeline, request: Request, rows: Rows) -> Rows:
+    """Of the ``rows``, what the configured filters keep from this audience: they take no place in the ranking."""
+    filters = next((rule for rule in pipeline.rules if isinstance(rule, BusinessFilters)), None)
+    unlimited = request.context.max_age_rating is None and request.context.region is None
+    if filters is None or unlimited or pipeline.items.facets is None:
+        return NO_ROWS
+    rows = rows[(rows >= 0) & (rows < len(pipeline.items))]
+    return rows[~filters.allowed(slate_context(pipeline, request), rows)]
 
 
 def _promoted(campaigns: tuple[Campaign, ...]) -> Rows:

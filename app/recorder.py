@@ -133,7 +133,7 @@ def recorded(pipeline: Pipeline, query: Query, answer: Answer, trace: Trace) -> 
             "freshness": user.freshness.value,
         },
         "sources": [_source(ids, found) for found in trace.found],
-        "not_offered": _texts(ids, _not_offered(pipeline, trace.found)),
+        "not_offered": _texts(ids, np.union1d(_not_offered(pipeline, trace.found), trace.merging.barred)),
         "quotas": trace.merging.quotas,
         "wanted": trace.merging.wanted,
         "forced": _texts(ids, trace.merging.forced),

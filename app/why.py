@@ -30,6 +30,7 @@ class Merging:
     quotas: tuple[int, ...] = ()
     wanted: int = 0
     forced: Rows = field(default_factory=lambda: NO_ROWS)  # among the candidates whoever proposed them
+    barred: Rows = field(default_factory=lambda: NO_ROWS)  # of what was proposed, not for this audience
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +86,7 @@ class _Way:
 
     @classmethod
     def of(cls, pipeline: Pipeline, trace: Trace, slate: Slate) -> _Way:
-        keep = allowed(pipeline.items.eligible, trace.user.seen, trace.request.exclude)
+        keep = allowed(pipeline.items.eligible, trace.user.seen, trace.request.exclude, trace.merging.barred)
         stage = Slate(trace.ranked, slate.limit, trace.context)
         orders = [("ranking", stage.candidates.item_row)]
         for rule in pipeline.rules:
@@ -159,6 +160,8 @@ class _Way:
             return "seen"
         if row in self.trace.request.exclude:
             return "excluded"
+        if row in self.trace.merging.barred:
+            return "audience"
         return "removed"
 
 

@@ -15,7 +15,7 @@ class Step(StrEnum):
     BELOW_THE_SLATE = "below_the_slate"  # ranked, not among the first
     DROPPED = "dropped"  # ranked, and taken out by the rule in ``reason``
     BELOW_THE_CUT = "below_the_cut"  # proposed, and not among the candidates that were ranked
-    FILTERED = "filtered"  # ``reason``: seen, excluded (by the request or its cursor) or removed
+    FILTERED = "filtered"  # ``reason``: seen, excluded (by the request or its cursor), audience or removed
     NOT_RETRIEVED = "not_retrieved"  # no source proposed it
     NOT_ON_THE_LIST = "not_on_the_list"  # the slate is precomputed, without it
     UNKNOWN = "unknown"  # this bundle has no such item

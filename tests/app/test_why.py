@@ -10,16 +10,21 @@ import pytest
 
 from app.falling_back import precomputed
 from app.pipeline import Pipeline
-from domain.catalogue import Facets
 from domain.explanation import Explained, Inside, Move, Step
-from domain.request import Context, Query
-from domain.slate import Campaign
-from reranking.filters import BusinessFilters
+from domain.request import Query
+from domain.slate import Campaign, Slate
 from reranking.promotion import Promotion
 from tests.app.fake_stages import Source
 from tests.app.test_recommend import KNOWN, ask, pipeline, process
 
 __all__ = ["pipeline", "process"]  # fixtures
+
+
+class WithoutTheFirst:
+    name = "without_the_first"
+
+    def apply(self, slate: Slate) -> Slate:
+        return slate.kept(np.arange(len(slate.candidates)) > 0)
 
 
 async def told(pipeline: Pipeline, **query: Any) -> Inside:
@@ -108,12 +113,9 @@ async def test_an_item_that_a_rule_put_out_names_the_rule(pipeline: Pipeline) ->
     asked = await why(promoting, ranked[4])
     assert (asked.step, asked.reason, asked.ranked_place) == (Step.DISPLACED, "promotion", 4)
     assert asked.moves == (Move("promotion", 4, 5),)
-    n, unknown = len(plain.items), np.full(len(plain.items), -1, np.int32)
-    ages = np.full(n, 18, np.float32)
-    facets = Facets(unknown, (), unknown, (), ages, True, np.zeros((n, 0), np.bool_), (), np.full(n, np.nan))
-    adult = replace(plain, items=replace(plain.items, facets=facets), rules=(BusinessFilters(),))
-    asked = await why(adult, ranked[0], context=Context(max_age_rating=12.0))
-    assert (asked.step, asked.reason, asked.moves[-1].after) == (Step.DROPPED, "filters", None)
+    dropping = replace(plain, rules=(WithoutTheFirst(),))
+    asked = await why(dropping, ranked[0])
+    assert (asked.step, asked.reason, asked.moves[-1].after) == (Step.DROPPED, "without_the_first", None)
 
 
 async def test_a_listed_slate_has_places_and_nothing_else(pipeline: Pipeline) -> None:
