@@ -1,0 +1,78 @@
+"""Slates that age limits, campaigns and strangers must not spoil, asked for over HTTP and a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.replay import bundle_of, replayed
+from domain.catalogue import Facets
+from release.bundle import Bundle
+from tests.app.test_slates_go_on import Worker, kept, recording
+
+SOMEBODY: dict[str, Any] = {"recent_item_ids": ["item-01", "item-02", "item-03"]}
+CHILD = {"max_age_rating": 6}
+
+
+@pytest.fixture
+async def worker(tiny_bundle: Bundle, redis_url: str, tmp_path: Path) -> AsyncIterator[Worker]:
+    """Ranks ten candidates, and keeps each request for replay."""
+    async with recording(tiny_bundle, redis_url, tmp_path, rules="filters,promotion,diversity") as worker:
+        pipeline = worker.serving.pipeline
+        worker.serving.pipeline = replace(pipeline, shelf=None, budget=replace(pipeline.budget, candidates=10))
+        yield worker
+
+
+def facets(n: int, **columns: Any) -> Facets:
+    unknown, never = np.full(n, -1, np.int32), np.full(n, np.nan)
+    nowhere = np.zeros((n, 0), np.bool_)
+    nothing = Facets(unknown, (), unknown, (), never.astype(np.float32), False, nowhere, (), never)
+    return replace(nothing, **columns)
+
+
+def with_facets(worker: Worker, **columns: Any) -> None:
+    pipeline = worker.serving.pipeline
+    of_items = facets(len(pipeline.items), **columns)
+    worker.serving.pipeline = replace(pipeline, items=replace(pipeline.items, facets=of_items))
+
+
+async def unlikely(worker: Worker, n: int) -> list[int]:
+    """The rows that would be ranked last for somebody, if all were."""
+    pipeline = worker.serving.pipeline
+    worker.serving.pipeline = replace(pipeline, budget=replace(pipeline.budget, candidates=500))
+    last = (await worker.slate(**SOMEBODY, limit=50))[-n:]
+    worker.serving.pipeline = pipeline
+    rows: list[int] = pipeline.items.ids.rows(last).tolist()
+    return rows
+
+
+async def test_a_child_has_a_whole_slate_of_a_catalogue_for_adults(worker: Worker) -> None:
+    for_children = await unlikely(worker, 6)
+    ages = np.full(len(worker.serving.pipeline.items), 18, np.float32)
+    ages[for_children] = 6
+    with_facets(worker, age_rating=ages, rated=True)
+    answer = await worker.ask(**SOMEBODY, context=CHILD)
+    assert answer["degradation"] == {"level": "FULL", "reasons": ["cold_start"]}
+    assert len(answer["items"]) == 5
+    assert {worker.serving.pipeline.items.ids.row(item["item_id"]) for item in answer["items"]} <= set(for_children)
+    adult = (await worker.slate(**SOMEBODY))[0]
+    told = (await worker.client.post("/v1/why", json={**SOMEBODY, "item_id": adult, "context": CHILD})).json()
+    assert (told["item"]["step"], told["item"]["reason"]) == ("filtered", "audience")
+    record = await kept(worker, answer["request_id"])
+    assert replayed(record, bundle_of(record, worker.settings)).differences == ()
+
+
+async def test_a_region_has_a_whole_slate_of_what_is_licensed_there(worker: Worker) -> None:
+    licensed = await unlikely(worker, 6)
+    regions = np.zeros((len(worker.serving.pipeline.items), 2), np.bool_)
+    regions[:, 0] = True
+    regions[licensed] = (False, True)
+    with_facets(worker, regions=regions, region_names=("DE", "FR"))
+    slate = await worker.slate(**SOMEBODY, context={"region": "FR"})
+    assert len(slate) == 5
+    assert set(worker.serving.pipeline.items.ids.rows(slate).tolist()) <= set(licensed)
