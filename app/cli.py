@@ -434,7 +434,7 @@ def show_exposure(asked: argparse.Namespace, settings: Settings) -> int:
             return await read_counts(client, items.ids, int(time.time() // DAY), asked.days)
 
     items = Bundle.load(settings.bundle).tables.items
-    shelf = Shelf.of(items, settings.exposure_columns, (), settings.exposure_share)
+    shelf = Shelf.of(items, settings.exposure_columns, settings.exposure_share)
     told = report(asyncio.run(read()), shelf.groups, items.eligible)
     print(_exposure_text(told))
     return 0 if told.kept else FAILED

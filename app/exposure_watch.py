@@ -57,7 +57,6 @@ class Shelf:
 
     items: Items = field(repr=False)
     groups: Groups = field(repr=False)
-    campaigns: tuple[Campaign, ...]
     promised: float  # the share of places that is promised
     quota: ExposureQuota = field(init=False, repr=False)
 
@@ -65,8 +64,8 @@ class Shelf:
         self.quota = first_quota(self.groups, self.promised)
 
     @classmethod
-    def of(cls, items: Items, columns: tuple[str, ...], campaigns: tuple[Campaign, ...], promised: float) -> Shelf:
-        return cls(items, grouped(items, columns, new_items(items)), campaigns, promised)
+    def of(cls, items: Items, columns: tuple[str, ...], promised: float) -> Shelf:
+        return cls(items, grouped(items, columns, new_items(items)), promised)
 
     @property
     def owing(self) -> bool:
@@ -78,11 +77,6 @@ class Shelf:
         rows, places = self.items.ids.rows(list(shown)), np.fromiter(shown.values(), np.int64, len(shown))
         owed = np.append(self.quota.owed > 0, False)  # the last is for items of no group
         return int(places[(rows >= 0) & owed[self.quota.group[rows]]].sum())
-
-    def campaigns_of(self, item_id: str) -> str | None:
-        """The first running campaign that the item belongs to."""
-        row, now = self.items.ids.row(item_id), time.time()
-        return next((c.name for c in self.campaigns if c.active(now) and row in c.item_row), None)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,16 +92,15 @@ class ExposureWatch:
     _state: ControlState | None = field(default=None, repr=False)
     _before: Totals | None = None
 
-    def saw(self, user_id: str | None, answer: Answer, shelf: Shelf) -> None:
+    def saw(self, user_id: str | None, answer: Answer) -> None:
         """One answer on its way out."""
         if len(self._queue) >= self.size:
             self.dropped += 1
             return
         self._queue.append(answer)
-        if user_id is not None and shelf.campaigns:
-            promoted = [item.item_id for item in answer.items if item.rule == "promotion"]
-            if promoted:
-                self._cap(user_id, Counter(filter(None, map(shelf.campaigns_of, promoted))))
+        promoted = Counter(item.campaign for item in answer.items if item.campaign)
+        if user_id is not None and promoted:
+            self._cap(user_id, promoted)
 
     def spent(self, user_id: str | None, campaigns: tuple[Campaign, ...]) -> Mapping[str, Spent]:
         """What the campaigns used up: budgets as of the last judgement, the caps as this worker counted them today."""
@@ -123,12 +116,7 @@ class ExposureWatch:
             places = shown.total()
             promised = round(shelf.promised * places * 1000) if shelf.owing else 0
             totals = Totals(len(answers), places, promised, shelf.delivered(shown), self.dropped)
-            promoted = Counter(
-                name
-                for answer in answers
-                for item in answer.items
-                if item.rule == "promotion" and (name := shelf.campaigns_of(item.item_id))
-            )
+            promoted = Counter(item.campaign for answer in answers for item in answer.items if item.campaign)
             try:
                 await self._write(client, shown, totals, promoted)
             except DependencyError:

@@ -74,6 +74,7 @@ def _items(pipeline: Pipeline, slate: Slate) -> tuple[Item, ...]:
             score,
             tuple(name for name, proposed in zip(names, by, strict=True) if proposed),
             slate.moved.get(row),
+            slate.promoted.get(row),
         )
         for row, score, by in places
     )

@@ -223,7 +223,7 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         recorder=process.recorder,
         stale_at=bundle.manifest.lineage.created_at + settings.max_model_age_seconds,
         vectors=tables.user_tower.embedding,
-        shelf=Shelf.of(tables.items, settings.exposure_columns, campaigns, settings.exposure_share),
+        shelf=Shelf.of(tables.items, settings.exposure_columns, settings.exposure_share),
         spent=lambda user_id: process.exposure.spent(user_id, campaigns),
     )
 
@@ -331,10 +331,10 @@ class Serving:
 
     def _shown(self, query: Query, given: Answer, pipeline: Pipeline) -> Answer:
         """What is on its way to a person is counted and remembered, a prefetch is not; both may be gone on with."""
-        process, shelf = self.process, pipeline.shelf
+        process = self.process
         seen = ADMITTED.get().priority is Priority.USER
-        if shelf and seen:
-            _spared("exposure", lambda: process.exposure.saw(query.user_id, given, shelf), None)
+        if pipeline.shelf and seen:
+            _spared("exposure", lambda: process.exposure.saw(query.user_id, given), None)
         if self.remembers and seen:
             _spared("memory", lambda: process.memory.saw(query.user_id, given), None)
         return replace(given, cursor=_spared("cursor", lambda: process.cursors.after(query, given), None))

@@ -18,6 +18,7 @@ class Item:
     score: float
     sources: tuple[str, ...]
     rule: str | None
+    campaign: str | None = None  # which it was promoted for, whatever rule moved it since
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ class Slate:
     context: SlateContext
     moved: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))  # item row -> rule that placed it
     pinned: tuple[int, ...] = ()  # places, ascending
+    promoted: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))  # item row -> its campaign
 
     @property
     def free(self) -> Positions:
@@ -126,6 +127,11 @@ class Slate:
         moved = {**self.moved, **dict.fromkeys(rows.tolist(), rule)}
         taken = self.candidates.take(_woven(rest, places, positions))
         return replace(self, candidates=taken, moved=MappingProxyType(moved), pinned=places)
+
+    def promoted_for(self, campaign: str, rows: Rows) -> Slate:
+        """The same slate, with ``rows`` on the account of the campaign, or of the one that promoted them before."""
+        promoted = {**dict.fromkeys(rows.tolist(), campaign), **self.promoted}
+        return replace(self, promoted=MappingProxyType(promoted))
 
     def kept(self, mask: Mask) -> Slate:
         """Without the candidates where ``mask`` ``(n,)`` is false; the reserve moves up, pins stay where they are."""

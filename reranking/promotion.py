@@ -26,9 +26,11 @@ class Promotion:
 
     def apply(self, slate: Slate) -> Slate:
         left = {campaign.name: _impressions_left(campaign, slate.context) for campaign in slate.context.campaigns}
-        wanted = _placements(slate, left)
+        rows, (wanted, sold) = slate.candidates.item_row, _placements(slate, left)
         if wanted:
             slate = slate.with_pins(wanted, self.name)
+        for slot, position in wanted.items():
+            slate = slate.promoted_for(sold[slot], rows[[position]])
         for campaign in slate.context.campaigns:
             if campaign.boost > 0 and left[campaign.name] > 0:
                 slate = self._boosted(slate, campaign, left[campaign.name])
@@ -45,7 +47,9 @@ class Promotion:
         falling[at] += np.float32(campaign.boost)
         order = np.argsort(-falling, kind="stable")
         up = order[order > np.arange(len(order))]
-        return slate.arranged(free[order], self.name, rows[up]) if len(up) else slate
+        if not len(up):
+            return slate
+        return slate.arranged(free[order], self.name, rows[up]).promoted_for(campaign.name, rows[up])
 
 
 def _impressions_left(campaign: Campaign, context: SlateContext) -> int:
@@ -58,10 +62,11 @@ def _impressions_left(campaign: Campaign, context: SlateContext) -> int:
     return max(0, min(budget, cap))
 
 
-def _placements(slate: Slate, left: dict[str, int]) -> dict[int, int]:
-    """Slot -> position of the candidate to put there; what is placed is taken from what is ``left``."""
+def _placements(slate: Slate, left: dict[str, int]) -> tuple[dict[int, int], dict[int, str]]:
+    """Slot -> position of the candidate to put there, and -> its campaign; what is placed is taken from ``left``."""
     rows, shown = slate.candidates.item_row, min(slate.limit, len(slate.candidates))
     wanted: dict[int, int] = {}
+    sold: dict[int, str] = {}
     for campaign in slate.context.campaigns:
         taken = {*wanted, *slate.pinned}
         slots = [slot for slot in dict.fromkeys(campaign.slots) if slot < shown and slot not in taken]
@@ -71,4 +76,5 @@ def _placements(slate: Slate, left: dict[str, int]) -> dict[int, int]:
         placed = list(zip(slots, free, strict=False))[: left[campaign.name]]
         left[campaign.name] -= len(placed)
         wanted |= dict(placed)
-    return wanted
+        sold |= dict.fromkeys(dict(placed), campaign.name)
+    return wanted, sold

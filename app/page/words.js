@@ -42,6 +42,7 @@ export const STATES = { closed: "ok", open: "open", "half-open": "probing" };
 
 const BARRED = {
   seen: "the user has seen it",
+  audience: "it is not for this age or region",
   excluded: "the request excluded it, or it was on an earlier page",
   removed: "it was taken out of the catalogue",
   not_offered: "it is not offered",

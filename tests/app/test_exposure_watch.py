@@ -43,20 +43,20 @@ async def client(redis_url: str):
     await client.aclose()
 
 
-def shelf_of(bundle: Bundle, *campaigns: Campaign, promised: float = 0.05) -> Shelf:
-    return Shelf.of(bundle.tables.items, ("genre",), campaigns, promised)
+def shelf_of(bundle: Bundle, promised: float = 0.05) -> Shelf:
+    return Shelf.of(bundle.tables.items, ("genre",), promised)
 
 
-def answer(*rows: int, rule: str | None = None) -> Answer:
-    items = tuple(Item(f"item-{row:02d}", "", 0.5, (), rule) for row in rows)
+def answer(*rows: int, campaign: str | None = None) -> Answer:
+    items = tuple(Item(f"item-{row:02d}", "", 0.5, (), "diversity", campaign) for row in rows)
     return Answer("r", "b", items, DegradationLevel.FULL, (), {}, {}, 0)
 
 
 async def test_slates_of_all_workers_add_up_by_item_and_in_all(client: aioredis.Redis, tiny_bundle: Bundle) -> None:
     wall, shelf = Wall(), shelf_of(tiny_bundle)
     for worker in (ExposureWatch(wall), ExposureWatch(wall)):
-        worker.saw("u", answer(1, 2, 3), shelf)
-        worker.saw(None, answer(1, 4), shelf)
+        worker.saw("u", answer(1, 2, 3))
+        worker.saw(None, answer(1, 4))
         await worker.flush(client, shelf)
     counted = await read_counts(client, tiny_bundle.tables.items.ids, int(wall() // DAY))
     assert counted.shown[[1, 2, 3, 4, 5]].tolist() == [4, 2, 2, 2, 0]
@@ -67,7 +67,7 @@ async def test_only_the_last_seven_days_count(client: aioredis.Redis, tiny_bundl
     wall, shelf = Wall(), shelf_of(tiny_bundle)
     watch = ExposureWatch(wall)
     for row in (1, 2):
-        watch.saw("u", answer(row), shelf)
+        watch.saw("u", answer(row))
         await watch.flush(client, shelf)
         wall.now += 6 * DAY
     counted = await read_counts(client, tiny_bundle.tables.items.ids, int(wall() // DAY) - 5)
@@ -98,7 +98,7 @@ async def test_a_full_queue_drops_and_counts_what_it_drops(client: aioredis.Redi
     wall, shelf = Wall(), shelf_of(tiny_bundle)
     watch = ExposureWatch(wall, size=2)
     for row in range(5):
-        watch.saw("u", answer(row), shelf)
+        watch.saw("u", answer(row))
     assert watch.dropped == 3
     await watch.flush(client, shelf)
     counted = await read_counts(client, tiny_bundle.tables.items.ids, int(wall() // DAY))
@@ -111,7 +111,7 @@ async def test_what_redis_does_not_take_is_told_as_lost_later(
 ) -> None:
     wall, shelf = Wall(), shelf_of(tiny_bundle)
     watch = ExposureWatch(wall)
-    watch.saw("u", answer(1), shelf)
+    watch.saw("u", answer(1))
     nobody = connect(f"redis://127.0.0.1:{free_port()}/0")
     with pytest.raises(DependencyError):
         await watch.flush(nobody, shelf)
@@ -124,15 +124,15 @@ async def test_what_redis_does_not_take_is_told_as_lost_later(
 async def test_a_campaigns_budget_and_cap_are_counted(client: aioredis.Redis, tiny_bundle: Bundle) -> None:
     wall = Wall()
     campaign = Campaign(f"c{wall.now}", np.array([1, 2], np.int32), (0,), 0.0, FAR_FUTURE, daily_cap=1, budget=5)
-    shelf, watch = shelf_of(tiny_bundle, campaign), ExposureWatch(wall)
-    watch.saw("u", answer(1, rule="promotion"), shelf)
-    assert watch.spent("u", shelf.campaigns)[campaign.name].on_user_today == 1
-    assert watch.spent("v", shelf.campaigns)[campaign.name].on_user_today == 0
+    shelf, watch, campaigns = shelf_of(tiny_bundle), ExposureWatch(wall), (campaign,)
+    watch.saw("u", answer(1, campaign=campaign.name))
+    assert watch.spent("u", campaigns)[campaign.name].on_user_today == 1
+    assert watch.spent("v", campaigns)[campaign.name].on_user_today == 0
     await watch.flush(client, shelf)
     await watch.judge(client, shelf)
-    assert watch.spent("v", shelf.campaigns)[campaign.name].in_all == 1
+    assert watch.spent("v", campaigns)[campaign.name].in_all == 1
     wall.now += DAY
-    assert watch.spent("u", shelf.campaigns)[campaign.name].on_user_today == 0
+    assert watch.spent("u", campaigns)[campaign.name].on_user_today == 0
     await client.hdel(CAMPAIGNS_KEY, campaign.name)
 
 
@@ -143,7 +143,7 @@ async def test_a_share_that_is_not_delivered_is_asked_for_more(client: aioredis.
     shares = []
     for _ in range(3):
         for _ in range(FEW_PLACES // len(favourites) + 1):
-            watch.saw("u", answer(*favourites), shelf)
+            watch.saw("u", answer(*favourites))
         await watch.flush(client, shelf)
         await watch.judge(client, shelf)
         shares.append(shelf.quota.share)
@@ -165,7 +165,7 @@ async def test_the_loop_outlives_a_redis_that_is_away_and_a_bundle_without_a_she
     async def sleep(_: float) -> None:
         nonlocal slept
         slept += 1
-        watch.saw("u", answer(1), shelf)
+        watch.saw("u", answer(1))
         if slept == 4:
             raise EOFError
 

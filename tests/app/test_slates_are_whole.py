@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.exposure_watch import Shelf
 from app.replay import bundle_of, replayed
 from domain.catalogue import Facets
+from domain.slate import Campaign
 from release.bundle import Bundle
-from tests.app.test_slates_go_on import Worker, kept, recording
+from reranking.configured import configured
+from tests.app.test_slates_go_on import Worker, kept, recording, stranger
 
 SOMEBODY: dict[str, Any] = {"recent_item_ids": ["item-01", "item-02", "item-03"]}
 CHILD = {"max_age_rating": 6}
@@ -76,3 +79,26 @@ async def test_a_region_has_a_whole_slate_of_what_is_licensed_there(worker: Work
     slate = await worker.slate(**SOMEBODY, context={"region": "FR"})
     assert len(slate) == 5
     assert set(worker.serving.pipeline.items.ids.rows(slate).tolist()) <= set(licensed)
+
+
+async def test_what_a_later_rule_moves_stays_on_the_campaigns_account(worker: Worker) -> None:
+    """All are of one genre but one, which diversity lifts; it is the campaign's, lifted before."""
+    pipeline, (last,) = worker.serving.pipeline, await unlikely(worker, 1)
+    genres = np.zeros_like(pipeline.items.genres)
+    others = np.setdiff1d(np.arange(len(genres)), [last])
+    genres[others[:25], 0], genres[others[25:], 1] = True, True
+    campaign = Campaign("spring", np.array([last], np.int32), (), 0.0, 9e9, boost=0.5, daily_cap=1)
+    rules = configured("filters,promotion,diversity window=5 most=1")
+    worker.serving.pipeline = replace(
+        pipeline,
+        items=replace(pipeline.items, genres=genres),
+        campaigns=(campaign,),
+        rules=rules,
+        spent=lambda user_id: worker.serving.process.exposure.spent(user_id, (campaign,)),
+        shelf=Shelf.of(pipeline.items, ("genre",), 0.0),
+    )
+    user = stranger()
+    item_id = pipeline.items.ids.text(last)
+    first = await worker.ask(user_id=user, **SOMEBODY)
+    assert {item["item_id"]: item["rule"] for item in first["items"]}[item_id] == "diversity"
+    assert worker.serving.process.exposure.spent(user, (campaign,))["spring"].on_user_today == 1

@@ -71,6 +71,15 @@ def test_a_campaign_whose_budget_is_spent_or_whose_user_saw_enough_moves_nothing
     assert after(Spent(10, 0)) == after(Spent(0, 2)) == [0, 1, 2, 3, 4]
 
 
+def test_an_impression_is_on_the_account_of_the_campaign_that_promoted_it() -> None:
+    spent = Campaign("spent", np.array([9, 8], np.int32), (0,), 0.0, 2.0, budget=0)
+    paid = Campaign("paid", np.array([9], np.int32), (2,), 0.0, 2.0)
+    lifted = Campaign("lifted", np.array([9, 8], np.int32), (), 0.0, 2.0, boost=2.0)
+    after = Promotion().apply(slate(spent, paid, lifted))
+    assert after.shown.item_row.tolist() == [8, 0, 9, 1, 2]
+    assert dict(after.promoted) == {9: "paid", 8: "lifted"}
+
+
 def test_campaigns_come_from_a_file_and_know_only_this_bundles_items(tmp_path: Path) -> None:
     path = tmp_path / "campaigns.toml"
     path.write_text(FILE)
