@@ -87,4 +87,5 @@ class Pipeline:
             now=self.clock.now(users.history(row).last_event),
             exclude=exclude[exclude >= 0],
             recent=recent[recent >= 0],
+            request_id=query.request_id,
         )

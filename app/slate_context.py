@@ -21,7 +21,7 @@ def slate_context(pipeline: Pipeline, request: Request, shown: Shown | None = No
         items.genres,
         pipeline.campaigns,
         moment=request.now,
-        seed=_seed(request, now),
+        seed=seed_of(request, now),
         vectors=pipeline.vectors,
         removed=items.removed,
         facets=items.facets,
@@ -34,9 +34,13 @@ def slate_context(pipeline: Pipeline, request: Request, shown: Shown | None = No
 
 def explored(pipeline: Pipeline, request: Request) -> Rows:
     """Some items that nobody was shown lately, for minimum exposure to choose from."""
-    return pipeline.shelf.quota.drawn(EXPLORED, _seed(request, time.time())) if pipeline.shelf else NO_ROWS
+    return pipeline.shelf.quota.drawn(EXPLORED, seed_of(request, time.time())) if pipeline.shelf else NO_ROWS
 
 
-def _seed(request: Request, now: float) -> int:
-    """Another for every user and hour: a share that is no whole number of places holds on average."""
-    return zlib.crc32(f"{request.user_id}:{now // 3600:.0f}".encode(errors="replace"))
+def seed_of(request: Request, now: float) -> int:
+    """Another for every user and hour, of nobody in particular for every request.
+
+    So a share that is no whole number of places holds on average.
+    """
+    whose = request.request_id if request.user_id is None else f"{request.user_id}:{now // 3600:.0f}"
+    return zlib.crc32(whose.encode(errors="replace"))

@@ -56,3 +56,4 @@ class Request:
     now: float  # the request's moment on the data's clock, UTC seconds
     exclude: Rows = field(default_factory=lambda: NO_ROWS)
     recent: Rows = field(default_factory=lambda: NO_ROWS)  # oldest first
+    request_id: str = ""

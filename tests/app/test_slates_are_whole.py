@@ -13,7 +13,7 @@ import pytest
 from app.exposure_watch import Shelf
 from app.replay import bundle_of, replayed
 from domain.catalogue import Facets
-from domain.slate import Campaign
+from domain.slate import Campaign, ExposureQuota
 from release.bundle import Bundle
 from reranking.configured import configured
 from tests.app.test_slates_go_on import Worker, kept, recording, stranger
@@ -102,3 +102,22 @@ async def test_what_a_later_rule_moves_stays_on_the_campaigns_account(worker: Wo
     first = await worker.ask(user_id=user, **SOMEBODY)
     assert {item["item_id"]: item["rule"] for item in first["items"]}[item_id] == "diversity"
     assert worker.serving.process.exposure.spent(user, (campaign,))["spring"].on_user_today == 1
+
+
+async def test_requests_without_a_user_draw_their_own_exposure(worker: Worker) -> None:
+    """A twentieth of five places is owed: some of the slates show an item for it, the others do not."""
+    pipeline = worker.serving.pipeline
+    shelf = Shelf.of(pipeline.items, ("genre",), 0.05)
+    owed = np.zeros(len(pipeline.items), np.int32)
+    owed[await unlikely(worker, 10)] = 1
+    shelf.quota = ExposureQuota(0.05, owed - 1, np.ones(1, np.float32))
+    worker.serving.pipeline = replace(
+        pipeline, shelf=shelf, rules=configured("exposure"), budget=replace(pipeline.budget, candidates=50)
+    )
+    delivered = []
+    for n in range(20):
+        answer = await worker.client.post(
+            "/v1/recommendations", json={"limit": 5, **SOMEBODY}, headers={"X-Request-Id": f"r-{n}"}
+        )
+        delivered.append(any(item["rule"] == "exposure" for item in answer.json()["items"]))
+    assert 0 < sum(delivered) < 20
