@@ -12,7 +12,7 @@ from app.falling_back import fallen_back
 from app.pipeline import Pipeline
 from app.ranking import NARROWED, rank
 from app.rungs import offer_rungs
-from app.slate_context import explored, slate_context
+from app.slate_context import explored, seed_of, slate_context
 from app.trail import Trail
 from app.why import Merging, Trace
 from domain.answer import Answer
@@ -27,7 +27,7 @@ from reranking.apply import apply
 from reranking.filters import BusinessFilters
 from retrieval.filters import allowed
 from retrieval.gather import Found, gather
-from retrieval.merge import merge, with_forced
+from retrieval.merge import forced_rows, merge, with_forced
 
 READ_SHARE = 0.65  # of retrieval's time, at most, for the user's read: 25 of 40 ms
 GRACE_SHARE = 0.25  # of the reserve: when even the rungs that need no I/O are late, the lists have this much time
@@ -109,15 +109,17 @@ def _merge(
             trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, f"{answer.source}.{answer.cause}")
         elif not len(answer.candidates) and not (nobody_yet or answer.source in pipeline.silent):
             trail.degradation.note(f"{answer.source}.no_history")
-    forced = np.union1d(_promoted(pipeline.campaigns), explored(pipeline, request))
-    barred = _barred(pipeline, request, np.concatenate([*(answer.candidates.item_row for answer in found), forced]))
+    promoted, tried = _promoted(pipeline.campaigns), explored(pipeline, request)
+    proposed = [answer.candidates.item_row for answer in found]
+    barred = _barred(pipeline, request, np.concatenate([*proposed, promoted, tried]))
     keep = allowed(pipeline.items.eligible, user.seen, request.exclude, barred)
     wanted = pipeline.narrowed(pipeline.budget.candidates)
     candidates = merge([answer.candidates for answer in found], pipeline.quotas, keep, wanted)
     if len(candidates) == wanted < pipeline.budget.candidates:
         trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, NARROWED)
-    trail.merging = Merging(pipeline.quotas, wanted, forced[keep[forced]], barred)
-    return with_forced(candidates, trail.merging.forced, wanted) if len(candidates) else candidates
+    forced = forced_rows(tried[keep[tried]], promoted[keep[promoted]], wanted, seed_of(request, time.time()))
+    trail.merging = Merging(pipeline.quotas, wanted, forced, barred)
+    return with_forced(candidates, forced, wanted) if len(candidates) else candidates
 
 
 def _barred(pipeline: Pipeline, request: Request, rows: Rows) -> Rows:

@@ -84,13 +84,32 @@ def _fused(
     return Candidates(items[best].astype(np.int32, copy=False), fused[best], scores[best], ranks[best])
 
 
+def forced_rows(tried: Rows, promoted: Rows, limit: int, seed: int) -> Rows:
+    """What is forced among ``limit`` candidates, ascending: items to be tried out, then as many of campaigns as fit.
+
+    Where either does not fit, the ``seed`` draws: the same rows every time would be the only ones of a large campaign.
+    """
+    random, room = np.random.default_rng(seed), _room(limit)
+    tried = _drawn(tried, room, random)
+    promoted = _drawn(np.setdiff1d(promoted, tried), room - len(tried), random)
+    return np.union1d(tried, promoted)
+
+
+def _room(limit: int) -> int:
+    return limit // 5
+
+
+def _drawn(rows: Rows, n: int, random: np.random.Generator) -> Rows:
+    return rows if len(rows) <= n else random.choice(rows, n, replace=False)
+
+
 def with_forced(candidates: Candidates, forced: Rows, limit: int) -> Candidates:
     """The candidates with ``forced`` rows among them, at most ``limit`` in all; nobody proposed those that are new.
 
     ``forced`` is ascending, without repeats. Forced rows displace the last of the others, and are themselves at most a
     fifth of ``limit``.
     """
-    forced = forced[: limit // 5]
+    forced = forced[: _room(limit)]
     if not len(forced):
         return candidates
     place = np.minimum(forced.searchsorted(candidates.item_row), len(forced) - 1)

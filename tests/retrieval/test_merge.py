@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from domain.candidates import Candidates
 from retrieval.filters import allowed
-from retrieval.merge import merge, with_forced
+from retrieval.merge import forced_rows, merge, with_forced
 
 ITEMS = 40
 ranked_list = st.lists(st.integers(-1, ITEMS + 2), max_size=30)
@@ -73,3 +73,12 @@ def test_forced_items_are_a_fifth_of_the_candidates_at_most() -> None:
     merged = with_forced(merge([proposed([*range(10)])], [10], everything(), 10), np.arange(20, 40, dtype=np.int32), 10)
     assert len(merged) == 10
     assert (merged.item_row >= 20).sum() == 2
+
+
+def test_what_is_tried_out_has_room_beside_a_large_campaign_whose_items_take_turns() -> None:
+    tried, promoted = np.arange(38, 40, dtype=np.int32), np.arange(36, dtype=np.int32)
+    forced = [forced_rows(tried, promoted, 50, seed) for seed in range(40)]
+    assert all(len(rows) == 10 and set(tried) <= set(rows) and (np.diff(rows) > 0).all() for rows in forced)
+    assert set(np.concatenate(forced)) == {*promoted, *tried}
+    assert forced[3].tolist() == forced_rows(tried, promoted, 50, 3).tolist()
+    assert forced_rows(tried, promoted[:3], 50, 0).tolist() == [0, 1, 2, 38, 39]
