@@ -28,6 +28,7 @@ from domain.slate import Audience, Campaign, ExposureQuota, Slate, SlateContext,
 from domain.stages import Ranker
 from domain.user import Freshness, Shown, UserFeatures
 from ranking.logistic import LogisticRanker
+from ranking.strangers import merged_order_stays
 from ranking.triton import TritonChannel, TritonRanker
 from release.bundle import Bundle, read_manifest
 from reranking.configured import RULES
@@ -74,12 +75,15 @@ def bundle_of(record: Mapping[str, Any], settings: Settings) -> Bundle:
 
 async def ranked_anew(record: Mapping[str, Any], bundle: Bundle, settings: Settings) -> tuple[str, Floats]:
     """The ranker's name and its scores of the merged candidates, as of now; raises ``DependencyError``."""
-    candidates, channel = _merged(record, bundle), TritonChannel(settings.triton_address)
+    candidates, user = _merged(record, bundle), _user(record, bundle)
+    if merged_order_stays(user):
+        return "the merge", candidates.score
+    channel = TritonChannel(settings.triton_address)
     ranker: Ranker = LogisticRanker(bundle.tables.logistic, bundle.tables.items)
     if record["level"] != DegradationLevel.SIMPLE_RANKING.name and bundle.publication is not None:
         ranker = TritonRanker(channel, str(bundle.publication.number), bundle.tables.items)
     try:
-        return ranker.name, await ranker.score(_user(record, bundle), candidates, Deadline.after(RANK_SECONDS))
+        return ranker.name, await ranker.score(user, candidates, Deadline.after(RANK_SECONDS))
     finally:
         await channel.close()
 

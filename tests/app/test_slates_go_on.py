@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import numpy as np
 import orjson
 import pytest
 
@@ -29,8 +30,10 @@ from app.wiring import Process, Serving, build
 from domain.deadline import Deadline
 from domain.errors import BadAnswer, BundleError
 from domain.request import Query
+from domain.slate import Campaign
 from features.shown import KEPT_SLATES, decode, encode, shown_key
 from release.bundle import Bundle, Publication
+from retrieval.popularity import Popularity
 from tests.app.fake_stages import Ranker
 
 KNOWN = "user-3"
@@ -223,11 +226,12 @@ async def test_a_question_without_an_item_or_a_user_is_refused(worker: Worker, b
     assert (await worker.client.get("/v1/why/42")).status_code == 422
 
 
-async def test_a_debug_answer_tells_the_funnel_and_every_item(worker: Worker) -> None:
-    answer = await worker.ask(user_id=KNOWN, debug=True)
+@pytest.mark.parametrize("user", [KNOWN, "nobody-knows-them"])
+async def test_a_debug_answer_tells_the_funnel_and_every_item(worker: Worker, user: str) -> None:
+    answer = await worker.ask(user_id=user, debug=True)
     debug = answer["debug"]
     assert [item["item_id"] for item in debug["items"]] == [item["item_id"] for item in answer["items"]]
-    assert debug["funnel"]["ranked"] == debug["ranked"]
+    assert debug["funnel"]["ranked"] == debug["ranked"] > 5
     assert set(debug["funnel"]["sources"]) == {"two_tower", "collaborative", "content", "popularity", "preference"}
 
 
@@ -297,6 +301,34 @@ async def test_ranked_anew_by_what_ranked_then_the_scores_are_the_same(
     assert (again.ranker, again.differences) == ("logistic", ())
     off = replayed(record, bundle, (anew[0], -anew[1]))
     assert any("scores differ" in line for line in off.differences)
+
+
+async def test_a_stranger_is_ranked_anew_by_nobody_with_campaigns_and_items_to_try_out(
+    tiny_bundle: Bundle, redis_url: str, tmp_path: Path
+) -> None:
+    async with recording(tiny_bundle, redis_url, tmp_path, rules="filters,promotion,exposure") as worker:
+        pipeline = worker.serving.pipeline
+        shelf, popular = pipeline.shelf, [found.name for found in pipeline.sources].index("popularity")
+        assert shelf is not None
+        rows, tried = np.arange(40, 42, dtype=np.int32), np.arange(42, 48, dtype=np.int32)
+        shelf.quota = replace(shelf.quota, share=0.4, explore=tried)
+        few = Popularity(tiny_bundle.tables.popularity, 20)
+        campaigns = (
+            Campaign("spring", rows[:1], (2,), 0.0, 9e9),
+            Campaign("lifted", rows[1:], (), 0.0, 9e9, boost=2.0),
+        )
+        sources = (*pipeline.sources[:popular], few, *pipeline.sources[popular + 1 :])
+        worker.serving.pipeline = replace(pipeline, campaigns=campaigns, sources=sources)
+        for who in (stranger(), KNOWN):
+            answer = await worker.ask(user_id=who, limit=8, debug=True)
+            assert answer["debug"]["funnel"]["added"] > 0 or who == KNOWN
+            assert "promotion" in {item["rule"] for item in answer["items"]}
+            record = await kept(worker, answer["request_id"])
+            bundle = bundle_of(record, worker.settings)
+            assert replayed(record, bundle).differences == ()
+            if who != KNOWN:
+                anew = await ranked_anew(record, bundle, worker.settings)
+                assert (anew[0], replayed(record, bundle, anew).differences) == ("the merge", ())
 
 
 async def test_a_share_of_requests_is_kept_and_nothing_without_one(worker: Worker, tmp_path: Path) -> None:
