@@ -25,6 +25,7 @@ async def rank(
 ) -> Candidates:
     """The candidates best first, by the best ranker that can be had by ``deadline``."""
     if merged_order_stays(user):
+        trail.ranked, trail.asked = len(candidates), False
         return candidates
     ceiling = deadline.within(pipeline.budget.ranking)
     try:

@@ -27,6 +27,7 @@ class Trail:
     ranked: int = 0
     started: float = field(default_factory=time.perf_counter)
     merging: Merging = field(default_factory=Merging)
+    asked: bool = True  # whether any ranker was, once there is something to rank
     trace: Trace | None = None  # of a full path that came to its end
 
     @contextmanager
@@ -54,6 +55,7 @@ class Trail:
             timing=self.timing,
             proposed=self.proposed,
             ranked=self.ranked,
+            asked_ranker=self.asked,
             arms=pipeline.arms,
             inside=inside(pipeline, self.trace, slate, query.why) if query.debug else None,
         )

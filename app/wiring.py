@@ -364,7 +364,7 @@ class Serving:
         if given.level >= DegradationLevel.BATCH_LIST:
             return Outcome.IGNORE
         aside = given.level is DegradationLevel.SIMPLE_RANKING or not WAITED_FOR.isdisjoint(given.reasons)
-        return Outcome.ASIDE if aside else Outcome.SUCCESS
+        return Outcome.ASIDE if aside or not given.asked_ranker else Outcome.SUCCESS
 
     def state(self) -> Mapping[str, Any]:
         """For ``/healthz``: what is loaded here and how each dependency is."""

@@ -25,7 +25,8 @@ class Item:
 class Answer:
     """The slate and how good it is.
 
-    ``timing`` is in seconds, by stage; ``proposed`` counts each source's candidates, ``ranked`` those that were scored.
+    ``timing`` is in seconds, by stage; ``proposed`` counts each source's candidates, ``ranked`` those that were put
+    in order.
     """
 
     request_id: str
@@ -39,3 +40,4 @@ class Answer:
     cursor: str | None = None  # asks for the next page
     arms: Mapping[str, str] = field(default_factory=dict)  # experiment layer -> arm
     inside: Inside | None = None  # under debug
+    asked_ranker: bool = True  # False: the order is that of the merge, for a user without any event

@@ -26,7 +26,7 @@ class Campaign:
     slots: tuple[int, ...]  # positions in the slate, 0 is the first
     starts_at: float  # UTC seconds on the wall clock: campaigns are sold in real time, whatever the data's clock
     ends_at: float
-    boost: float = 0.0  # added to the scores of those items that got no slot, for the order only
+    boost: float = 0.0  # added to the relevance, 0 to 1, of those items that got no slot, for the order only
     daily_cap: int | None = None  # impressions a user and UTC day
     budget: int | None = None  # impressions in all
 

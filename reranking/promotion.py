@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domain.slate import Campaign, Slate, SlateContext, Spent
+from reranking.reach import relevance_of
 
 MANY = 1_000_000_000
 
@@ -17,9 +18,10 @@ class Promotion:
 
     The items must be among the candidates: the pipeline adds active campaigns' items before ranking, so they are scored
     like any other, and the seen and excluded ones are gone already. The first campaign to name a slot has it. Those of
-    its items that got no slot rise to where their score plus ``boost`` belongs; nothing else changes its order, so that
-    it goes down by at most the number of items promoted. A campaign shows no more items than its budget and its cap a
-    user leave. Slots that an earlier rule pinned are not given again.
+    its items that got no slot rise to where their relevance plus ``boost`` belongs; nothing else changes its order, so
+    that it goes down by at most the number of items promoted. Relevance is the scores from 0 for the worst to 1 for the
+    best, since fused ranks and a model's scores are of different scales. A campaign shows no more items than its budget
+    and its cap a user leave. Slots that an earlier rule pinned are not given again.
     """
 
     name: str = "promotion"
@@ -43,7 +45,7 @@ class Promotion:
         at = np.flatnonzero(np.isin(rows, campaign.item_row))[:left]
         if not len(at):
             return slate
-        falling = np.minimum.accumulate(np.where(np.isfinite(score), score, -np.inf))
+        falling = np.minimum.accumulate(np.where(np.isfinite(score), relevance_of(score), -np.inf))
         falling[at] += np.float32(campaign.boost)
         order = np.argsort(-falling, kind="stable")
         up = order[order > np.arange(len(order))]

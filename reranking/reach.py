@@ -34,12 +34,7 @@ class Reach:
     @property
     def relevance(self) -> Floats:
         """``(pool,)`` from 1 for the best score to 0 for the worst; a score that is not finite counts as the worst."""
-        score = self.slate.candidates.score[self.free[: len(self)]]
-        finite = np.isfinite(score)
-        if not finite.any():
-            return np.zeros(len(score), np.float32)
-        low, high = score[finite].min(), score[finite].max()
-        return np.where(finite, (score - low) / max(float(high - low), 1e-12), 0.0).astype(np.float32)
+        return relevance_of(self.slate.candidates.score[self.free[: len(self)]])
 
     def likeness(self, vectors: Floats) -> Floats:
         """``(pool, pool)``: the cosine of any two; of an item without a vector 0."""
@@ -57,3 +52,12 @@ class Reach:
         if not len(up):
             return self.slate
         return self.slate.arranged(np.concatenate([self.free[order], self.free[left]]), rule, self.rows[up])
+
+
+def relevance_of(score: Floats) -> Floats:
+    """``(n,)`` from 1 for the best score to 0 for the worst, on any scale; what is not finite counts as the worst."""
+    finite = np.isfinite(score)
+    if not finite.any():
+        return np.zeros(len(score), np.float32)
+    low, high = score[finite].min(), score[finite].max()
+    return np.where(finite, (score - low) / max(float(high - low), 1e-12), 0.0).astype(np.float32)

@@ -246,3 +246,16 @@ async def test_features_kept_from_another_project_are_not_used(pipeline: Pipelin
 async def test_a_list_filled_up_with_popular_items_says_popular(pipeline: Pipeline) -> None:
     assert precomputed(pipeline, Query(KNOWN, limit=5), "why.not").level is Level.BATCH_LIST
     assert precomputed(pipeline, Query(KNOWN, limit=40), "why.not").level is Level.POPULAR
+
+
+async def test_a_stranger_whom_no_ranker_was_asked_about_tells_nothing_of_load(
+    pipeline: Pipeline, process: Process, tiny_bundle: Bundle
+) -> None:
+    patient = replace(pipeline, budget=replace(pipeline.budget, features=5.0, retrieval=5.0, ranking=5.0))
+    serving = Serving(process, tiny_bundle, patient, lambda _: None)
+    process.admission.limit.clock = lambda: 1.0  # what succeeded once has succeeded just now
+    stranger = await serving.recommend(Query("stranger", limit=5), Deadline.after(5))
+    assert (stranger.level, stranger.ranked > 5) == (Level.FULL, True)
+    assert not process.admission.limit.succeeding
+    await serving.recommend(Query(KNOWN, limit=5), Deadline.after(5))
+    assert process.admission.limit.succeeding

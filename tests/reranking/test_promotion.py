@@ -56,6 +56,14 @@ def test_a_boosted_item_rises_to_where_its_score_belongs_and_not_to_a_slot() -> 
     assert Promotion().apply(slate(lifted)).shown.item_row.tolist() == [0, 1, 2, 6, 3]
 
 
+def test_a_boost_lifts_as_far_whatever_the_scale_of_the_scores() -> None:
+    lifted = slate(Campaign("c", np.array([6], np.int32), (), 0.0, 2.0, boost=0.34))
+    merged = replace(lifted, candidates=lifted.candidates.scored(lifted.candidates.score / np.float32(60)))
+    assert Promotion().apply(merged).shown.item_row.tolist() == Promotion().apply(lifted).shown.item_row.tolist()
+    same = replace(lifted, candidates=lifted.candidates.scored(np.full(10, 0.5, np.float32)))
+    assert Promotion().apply(same).shown.item_row.tolist() == [6, 0, 1, 2, 3]
+
+
 def test_a_campaign_whose_budget_is_spent_or_whose_user_saw_enough_moves_nothing() -> None:
     limited = Campaign("c", np.array([9, 8], np.int32), (0, 1), 0.0, 2.0, daily_cap=2, budget=10)
 
