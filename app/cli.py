@@ -424,6 +424,7 @@ def show_exposure(asked: argparse.Namespace, settings: Settings) -> int:
     import asyncio
 
     from app.exposure_watch import Shelf
+    from app.removals import removed_items, without
     from features.online import connect
     from monitoring.exposure import Counted, read_counts, report
     from release.bundle import Bundle
@@ -433,7 +434,7 @@ def show_exposure(asked: argparse.Namespace, settings: Settings) -> int:
         async with connect(settings.redis_address) as client:
             return await read_counts(client, items.ids, int(time.time() // DAY), asked.days)
 
-    items = Bundle.load(settings.bundle).tables.items
+    items = without(Bundle.load(settings.bundle).tables.items, removed_items(settings.redis_address))
     shelf = Shelf.of(items, settings.exposure_columns, settings.exposure_share)
     told = report(asyncio.run(read()), shelf.groups, items.eligible)
     print(_exposure_text(told))

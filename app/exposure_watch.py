@@ -53,7 +53,7 @@ log = logging.getLogger("streamrec.exposure_watch")
 
 @dataclass(slots=True, eq=False)
 class Shelf:
-    """What one bundle's items are promised. The quota is replaced as a whole, by ``ExposureWatch``."""
+    """What one bundle's items are promised. ``ExposureWatch`` replaces the quota as a whole, removals the items."""
 
     items: Items = field(repr=False)
     groups: Groups = field(repr=False)

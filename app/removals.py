@@ -64,10 +64,7 @@ class Removals:
 
     def applied(self, items: Items) -> Items:
         """The items with these among the removed ones; ids that the bundle does not know are skipped."""
-        rows = items.ids.rows(list(self.since))
-        removed = np.array(items.removed)
-        removed[rows[rows >= 0]] = True
-        return replace(items, removed=removed)
+        return without(items, self.since)
 
     async def look(self) -> bool:
         """Whether anything changed since the last look; raises ``DependencyError``. Free between two looks."""
@@ -103,6 +100,14 @@ class Removals:
         with contextlib.suppress(OSError):
             scratch.write_text(json.dumps(self.known), "utf-8")
             scratch.replace(self.file)
+
+
+def without(items: Items, since: Mapping[str, float]) -> Items:
+    """The items with those of ``since`` among the removed ones; ids that the bundle does not know are skipped."""
+    rows = items.ids.rows(list(since))
+    removed = np.array(items.removed)
+    removed[rows[rows >= 0]] = True
+    return replace(items, removed=removed)
 
 
 def remove_items(redis_url: str, items: Sequence[str], now: float) -> None:

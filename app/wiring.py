@@ -223,7 +223,7 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         recorder=process.recorder,
         stale_at=bundle.manifest.lineage.created_at + settings.max_model_age_seconds,
         vectors=tables.user_tower.embedding,
-        shelf=Shelf.of(tables.items, settings.exposure_columns, settings.exposure_share),
+        shelf=Shelf.of(items, settings.exposure_columns, settings.exposure_share),
         spent=lambda user_id: process.exposure.spent(user_id, campaigns),
     )
 
@@ -241,6 +241,8 @@ def _fallbacks(tables: Tables, items: Items) -> tuple[BatchList, PopularList]:
 def with_removals(pipeline: Pipeline, bundle: Bundle, removals: Removals) -> Pipeline:
     """The bundle's pipeline without what is removed now: the merge and every list ask the item table."""
     items = removals.applied(bundle.tables.items)
+    if pipeline.shelf is not None:
+        pipeline.shelf.items = items  # in place, as its quota is replaced: it may just be judged
     return replace(pipeline, items=items, fallbacks=_fallbacks(bundle.tables, items))
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import redis.asyncio as aioredis
 
 from app import metrics
+from app.cli import main
 from app.exposure_watch import ExposureWatch, Shelf, keep_counting
+from app.removals import remove_items, without
 from domain.answer import Answer, Item
 from domain.catalogue import IdTable
 from domain.degradation import DegradationLevel
@@ -174,3 +178,31 @@ async def test_the_loop_outlives_a_redis_that_is_away_and_a_bundle_without_a_she
     await nobody.aclose()
     assert slept == 4
     assert metrics.BUGS.labels("exposure_watch")._value.get() == bugs
+
+
+def test_the_command_and_the_metric_tell_one_week_without_what_was_removed(
+    tiny_bundle: Bundle, redis_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"{redis_url.rpartition('/')[0]}/9"  # the week of no other test
+    eligible = np.flatnonzero(tiny_bundle.tables.items.eligible)
+    removed, shown = eligible[:9].tolist(), eligible[9:29].tolist()
+
+    async def counted() -> None:
+        client, shelf, watch = connect(url), shelf_of(tiny_bundle, 0.1), ExposureWatch()
+        shelf.items = without(shelf.items, dict.fromkeys((f"item-{row:02d}" for row in removed), 0.0))
+        for _ in range(FEW_PLACES // len(shown)):
+            watch.saw("u", answer(*shown))
+        await watch.flush(client, shelf)
+        await watch.judge(client, shelf)
+        await client.aclose()
+
+    remove_items(url, [f"item-{row:02d}" for row in removed], 0.0)
+    asyncio.run(counted())
+    environ = {"STREAMREC_REDIS_URL": url, "STREAMREC_HOME": str(tmp_path), "STREAMREC_BUNDLE": str(tiny_bundle.path)}
+    kept = main(["exposure"], environ) == 0
+    printed, names = capsys.readouterr().out, ("promised", "delivered", "coverage", "gini")
+    ratios = [metrics.REGISTRY.get_sample_value("streamrec_exposure_ratio", {"measure": name}) or 0.0 for name in names]
+    assert printed.startswith(f"{FEW_PLACES // len(shown)} slates with {FEW_PLACES} places, 0 slates not counted\n")
+    assert "promised {:.3f} of the places, delivered {:.3f}\ncoverage {:.3f}, Gini {:.3f}".format(*ratios) in printed
+    assert ratios[2] == pytest.approx(20 / (len(eligible) - 9))
+    assert kept == (ratios[1] >= 0.9 * ratios[0])

@@ -82,6 +82,20 @@ async def test_a_removed_item_is_on_no_rung_and_in_no_campaign_until_it_is_resto
     assert ITEM in await shown(serving)
 
 
+async def test_a_removed_item_is_owed_no_exposure_until_it_is_restored(serving: Serving, url: str) -> None:
+    shelf = serving.pipeline.shelf
+    assert shelf is not None
+    row = shelf.items.ids.row(ITEM)
+    assert shelf.items.eligible[row]
+    remove_items(url, [ITEM], 100.0)
+    await look(serving)
+    assert serving.pipeline.shelf is shelf
+    assert not shelf.items.eligible[row]
+    restore_items(url, [ITEM])
+    await look(serving)
+    assert shelf.items.eligible[row]
+
+
 async def test_a_swapped_in_bundle_keeps_the_removal(serving: Serving, url: str, make_bundle) -> None:
     remove_items(url, [ITEM], 100.0)
     await look(serving)
