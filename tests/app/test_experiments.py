@@ -10,14 +10,17 @@ import pytest
 
 from app.events_api import ArmedLog
 from app.experiments import CONTROL, HOLDOUT, Experiments, bucket, read_experiments
+from app.metrics import REGISTRY
 from app.pipeline import Pipeline
 from app.wiring import SOURCES
 from domain.errors import StartError
 from domain.request import Query
 from events.event import Event, decode, encode
+from release.bundle import Bundle
 from tests.app.fake_serving import FakeLog
 from tests.app.fake_stages import Source
 from tests.app.test_recommend import KNOWN, ask, pipeline, process
+from tests.app.test_slates_go_on import working
 
 __all__ = ["pipeline", "process"]  # fixtures
 
@@ -194,3 +197,18 @@ def test_no_file_is_no_experiment_and_an_unreadable_one_is_told(tmp_path: Path) 
     assert read_experiments(None, SOURCES).layers == ()
     with pytest.raises(StartError, match="experiment file"):
         read_experiments(tmp_path / "nowhere.toml", SOURCES)
+
+
+async def test_answers_are_counted_by_arm(tiny_bundle: Bundle, redis_url: str, tmp_path: Path) -> None:
+    experiments = read(tmp_path, FILE)
+    user = user_in(experiments, sources="lonely", rules=CONTROL)
+    told = [{"layer": "rules", "arm": CONTROL}, {"layer": "sources", "arm": "lonely"}]
+
+    def counted() -> list[float]:
+        return [REGISTRY.get_sample_value("streamrec_arm_answers_total", labels) or 0.0 for labels in told]
+
+    async with working(tiny_bundle, redis_url, tmp_path, experiments=tmp_path / "experiments.toml") as worker:
+        before = counted()
+        assert (await worker.ask(user_id=user))["arms"] == {"rules": CONTROL, "sources": "lonely"}
+        await worker.ask(user_id=user)
+        assert [now - was for now, was in zip(counted(), before, strict=True)] == [2, 2]

@@ -121,3 +121,18 @@ async def test_requests_without_a_user_draw_their_own_exposure(worker: Worker) -
         )
         delivered.append(any(item["rule"] == "exposure" for item in answer.json()["items"]))
     assert 0 < sum(delivered) < 20
+
+
+async def test_why_tells_of_what_was_cut_off_and_of_what_a_campaign_moved_out(worker: Worker) -> None:
+    async def told(item_id: str) -> tuple[str, str | None]:
+        body = {"item_id": item_id, "limit": 5, **SOMEBODY}
+        item = (await worker.client.post("/v1/why", json=body)).json()["item"]
+        return item["step"], item["reason"]
+
+    pipeline, (last,) = worker.serving.pipeline, await unlikely(worker, 1)
+    assert await told(pipeline.items.ids.text(last)) == ("below_the_cut", None)
+    campaign = Campaign("spring", np.array([last], np.int32), (0,), 0.0, 9e9)
+    worker.serving.pipeline = replace(pipeline, campaigns=(campaign,), rules=configured("filters,promotion"))
+    assert await told(pipeline.items.ids.text(last)) == ("shown", None)
+    ranked_fifth = (await worker.slate(**SOMEBODY, limit=6))[5]
+    assert await told(ranked_fifth) == ("displaced", "promotion")

@@ -155,5 +155,5 @@ def test_a_controlled_quota_lifts_the_worst_group_at_almost_no_cost() -> None:
     after, hit_after, delivered = market.week(PROMISED, visits)
     assert before == pytest.approx(WORST_EQUITY, abs=0.02)
     assert after >= 0.23
-    assert delivered > 0
+    assert delivered >= 0.9 * PROMISED
     assert (hit_before - hit_after) / hit_before < 0.015
