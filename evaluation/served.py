@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -103,12 +102,14 @@ def _alone(found: Sequence[sources.Retrieved], number: int, items: Items) -> lis
 
 
 def slate_context(fitted: sources.Fitted) -> SlateContext:
-    """What the rules know in a service that has just begun: no campaign runs, and new items alone are owed places."""
-    items = fitted.items
+    """What the rules know in a service that has just begun: no campaign runs, and new items alone are owed places.
+
+    As of the data's end; ``_ordered`` puts each user's own moment in its place. What is new does not hang on the day on
+    which it is evaluated.
+    """
+    items, now = fitted.items, fitted.cut.dataset.ended_at
     quota = first_quota(grouped(items, (), new_items(items)), EXPOSURE_SHARE)
-    return SlateContext(
-        time.time(), items.genres, vectors=fitted.user_tower.embedding, facets=items.facets, quota=quota
-    )
+    return SlateContext(now, items.genres, vectors=fitted.user_tower.embedding, facets=items.facets, quota=quota)
 
 
 async def _ordered(
@@ -120,7 +121,8 @@ async def _ordered(
         ranked = request.candidates
         if not merged_order_stays(request.user):
             ranked = ranked.scored(await ranker.score(request.user, ranked, forever)).top(len(ranked))
-        slate, _ = apply(rules, Slate(ranked, LIMIT, replace(context, seed=at)), forever)
+        moment = fitted.cut.moment(request.user.row)
+        slate, _ = apply(rules, Slate(ranked, LIMIT, replace(context, moment=moment, seed=at)), forever)
         order.ranked.append(ranked)
         order.shown.append(slate.shown.item_row)
     return order
