@@ -37,7 +37,7 @@ class Rankers:
     offset: float
     logistic: LogisticTables
     metrics: Mapping[str, float]  # on the held-out users at the last cut
-    judged: Mask  # (r,): which of ``rows`` those are
+    judged: Mask  # (r,): which of ``rows`` those are; none where nobody could be held out
 
     def exported(self, item_features: Floats) -> dcn_v2.Exported:
         """DCN-V2 with the items' side computed from raw ``item_features`` ``(n, I)``."""
@@ -103,9 +103,10 @@ def learn(
     inputs = dcn_v2.measure_inputs(rows, features)
     model, slope, offset = dcn_v2.fit(rows.only(seen), rows.only(judged), inputs, shape, schedule, seed)
     tables = logistic.fit(rows.only(seen), features, seed)
-    last = judged & (rows.cut == len(features) - 1)
+    last = ~seen & (rows.cut == len(features) - 1)  # nobody where nobody could be held out
     metrics = _metrics(rows.only(last), model, inputs, tables, features)
-    echo("rankers on held-out users: " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+    told = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+    echo(f"rankers on held-out users: {told or 'there are too few to hold any out'}")
     return Rankers(asked.content, asked.half_life_days, rows, inputs, model, slope, offset, tables, metrics, last)
 
 

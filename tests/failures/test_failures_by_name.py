@@ -21,6 +21,7 @@ from domain.degradation import DegradationLevel as Level
 from domain.errors import BundleError
 from features.contract import CONTRACT
 from release.bundle import Bundle, Manifest, replace_tables
+from release.gates import judge, refused
 from release.graph import run
 from retrieval.two_tower import TwoTower
 from tests import tiny_bundle as tiny
@@ -222,6 +223,9 @@ async def test_non_ascii_titles(make_random_folder: MakeFolder, serve: Serve, tm
 
 async def test_a_dataset_with_one_user(make_random_folder: MakeFolder, serve: Serve, tmp_path: Path) -> None:
     bundle = await trained(make_random_folder(users=1, items=40, events=15), tmp_path / "b")
+    gated = bundle.manifest.lineage.metrics["gated"]
+    assert {(model, metric) for model in gated for metric in gated[model]} == {("dcn_v2", "latency_p95_ms")}
+    assert "dcn_v2.ndcg_at_10" in {verdict.gate for verdict in refused(judge(bundle.manifest))}  # not measured
     serving = await serve(bundle)
     for user in ("u0", "somebody else"):
         answer = await ask(serving, user, limit=5)
