@@ -28,7 +28,7 @@ import numpy as np
 
 from app.process import Part, child_environment
 from app.settings import Settings
-from benchmarks.cpu_per_request import load
+from benchmarks.cpu_per_request import MIN_FULL_RATIO, load
 from benchmarks.machine import headline, measured_on
 from benchmarks.reference import reference_bundle
 from benchmarks.results import bullets, write_block
@@ -137,7 +137,9 @@ def _by_turns(
 
 
 def _not_full(result: LoadResult) -> list[str]:
-    return [f"{result.level_ratio('FULL'):.1%} of the answers were FULL"] if result.level_ratio("FULL") < 0.99 else []
+    full = result.level_ratio("FULL")
+    why = ", ".join(f"{reason} {n}" for reason, n in result.reasons.most_common(3))
+    return [f"{full:.1%} of the answers were FULL ({why})"] if full < MIN_FULL_RATIO else []
 
 
 def _second_worker(rig: Rig, users: Sequence[str]) -> dict[str, float]:

@@ -27,7 +27,7 @@ from app.process import start_child
 from benchmarks.machine import headline, measured_on
 from benchmarks.reference import reference_bundle
 from benchmarks.results import bullets, write_block
-from benchmarks.rig import HOST, Rig, running
+from benchmarks.rig import HOST, MEASURED, Rig, running
 from loadtests.evidence import Witness, doubts
 from loadtests.http_connection import Response
 from loadtests.load_result import LoadResult
@@ -129,7 +129,7 @@ async def _swapped(rig: Rig, other: Path, door: HttpDoor, seen: Swap) -> LoadRes
     load = loop.create_task(offer(door, SWAP_RATE, SWAP_SECONDS, seen.began))
     await asyncio.sleep(CALM_SECONDS)
     seen.publishing, before = seen.now(), rig.settings.bundle.resolve()
-    child = start_child(["app.publishing", "publish", str(other)], rig.settings)
+    child = start_child(["app.cli", "publish", str(other), "--accept-because", MEASURED], rig.settings)
     try:
         while not load.done():
             if seen.switched is None and rig.settings.bundle.resolve() != before:
