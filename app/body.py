@@ -14,6 +14,9 @@ from app.refusal import closing
 BODY_SECONDS = 5.0
 """How long a body may take to arrive. A caller's deadline runs meanwhile; this only frees the connection."""
 
+JSON = "application/json"
+"""What a page of another origin cannot send without asking first (CORS), which nobody here allows."""
+
 TOO_LARGE = f"the body may have at most {MAX_REQUEST_BYTES} bytes"
 
 
@@ -29,7 +32,8 @@ class Bodies:
         self._waiting: dict[asyncio.Timeout, None] = {}  # the eldest first
 
     async def read(self, request: HttpRequest, seconds: float = BODY_SECONDS) -> bytes:
-        """The whole body, refused as soon as it is known to be too large or too slow; raises ``HTTPException``.
+        """The whole body, refused as soon as it is known to be too large, too slow or not JSON; raises
+        ``HTTPException``.
 
         A body announced as too large is refused before a byte of it is read, one of unknown length at the first byte
         too many. One shorter than announced is too slow, or its caller has left: then ``ClientDisconnect`` is raised.
@@ -60,6 +64,8 @@ def _check_announced(headers: Headers) -> None:
         raise closing(HTTPStatus.BAD_REQUEST)
     if len(declared) > 9 or int(declared) > MAX_REQUEST_BYTES:
         raise closing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        raise closing(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"the body must be of the type {JSON}")
 
 
 async def _collected(request: HttpRequest) -> bytes:

@@ -52,7 +52,8 @@ class HttpDoor(uvicorn.Server):
     ) -> None:
         app = create_app(serving, readiness, patience_of(settings), access, OrderBook(settings.home))
         if page_api.wanted(settings):
-            app.include_router(page_api.router(lambda: serving.pipeline))
+            checked = settings.trusted_proxy or (access is not None and access.required)
+            app.include_router(page_api.router(lambda: serving.pipeline, here_only=not checked))
         # the innermost: what the door refuses anyway takes no part in admission
         app.user_middleware.append(Middleware(HttpAdmission, serving.admission, readiness))
         super().__init__(

@@ -222,14 +222,14 @@ POST_EVENTS: Schema = {
             "content": {PROBLEM: {"schema": _PROBLEM}},
         },
     }
-    | {status: refusal for status, refusal in _responses(400, 408, 413, 422, 500).items() if status != "200"}
+    | {status: refusal for status, refusal in _responses(400, 408, 413, 415, 422, 500).items() if status != "200"}
     | _KEYED,
 }
 
 POST: Schema = {
     "parameters": _HEADERS,
     "requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST}}},
-    "responses": _responses(400, 408, 413, 422, 500) | _KEYED,
+    "responses": _responses(400, 408, 413, 415, 422, 500) | _KEYED,
 }
 
 GET: Schema = {
@@ -273,7 +273,7 @@ WHY: Schema = {
             }
         },
     },
-    "responses": _explained(400, 408, 413, 422, 500),
+    "responses": _explained(400, 408, 413, 415, 422, 500),
 }
 
 WHY_USER: Schema = {
@@ -303,7 +303,7 @@ def admin_holds(known: Collection[str]) -> Schema:
     body = _object({"parts": parts}, closed=True) | {"required": ["parts"]}
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-        "responses": _ordered(400, 408, 413, 422, 500),
+        "responses": _ordered(400, 408, 413, 415, 422, 500),
     }
 
 

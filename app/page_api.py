@@ -6,20 +6,23 @@ The files are the same for everybody and tell nothing, so they need no key; what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
+from starlette.exceptions import HTTPException
 
 from app import wire
 from app.access import is_loopback
 from app.pipeline import Pipeline
-from app.settings import Settings
+from app.settings import Settings, variable_of
 from domain.arrays import Rows
 from domain.catalogue import History, IdTable, Items
 from domain.deadline import Deadline
@@ -30,6 +33,13 @@ USERS = 8
 RECENT = 12
 MAX_ITEMS = 100
 READ_SECONDS = 0.5  # nobody's slate waits for it
+
+HERE = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host")
+NOT_HERE = (
+    f"without API keys the page is for this machine only: set {variable_of('api_keys')}, or "
+    f"{variable_of('trusted_proxy')}=1 if a proxy in front checks every caller"
+)
 
 FOLDER = Path(__file__).parent / "page"
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -47,9 +57,9 @@ def wanted(settings: Settings) -> bool:
     return is_loopback(settings.host) if settings.page is None else settings.page
 
 
-def router(pipeline: Callable[[], Pipeline]) -> APIRouter:
-    """The routes over whatever ``pipeline`` is in use; reads the files once."""
-    routes = APIRouter(include_in_schema=False)
+def router(pipeline: Callable[[], Pipeline], *, here_only: bool = False) -> APIRouter:
+    """The routes over whatever ``pipeline`` is in use; reads the files once. ``here_only``: nobody checks keys."""
+    routes = APIRouter(include_in_schema=False, dependencies=[Depends(from_here)] if here_only else [])
     files = {path.name: path for path in FOLDER.iterdir() if path.suffix in TYPES}
     _add_file(routes, "/", files.pop("index.html"))
     for name, path in files.items():
@@ -81,6 +91,18 @@ def router(pipeline: Callable[[], Pipeline]) -> APIRouter:
         return _told({"items": [described(table, row) for row in rows[rows >= 0].tolist()]})
 
     return routes
+
+
+def from_here(request: HttpRequest) -> None:
+    """Raise ``HTTPException`` unless the caller names this machine and came straight to it.
+
+    Listening on loopback is not enough: a proxy on this machine passes on who is elsewhere, and a page from elsewhere
+    may have its own name resolved to 127.0.0.1 (DNS rebinding).
+    """
+    hosts = request.headers.getlist("host")
+    named = len(hosts) == 1 and HERE.fullmatch(hosts[0])
+    if not named or any(name in request.headers for name in FORWARDED):
+        raise HTTPException(HTTPStatus.FORBIDDEN, NOT_HERE)
 
 
 def some_users(pipeline: Pipeline, prefix: str) -> list[dict[str, Any]]:

@@ -61,7 +61,8 @@ async def ask(port: int, *parts: bytes) -> bytes:
 def post(body: bytes, *headers: str, path: str = "/v1/recommendations", length: int | None = None) -> bytes:
     """A POST that asks for the connection to be closed; ``length`` is what is announced."""
     lines = [f"POST {path} HTTP/1.1", "Host: x", "Connection: close"]
-    lines += [f"Content-Length: {len(body) if length is None else length}", *headers, "", ""]
+    lines += ["Content-Type: application/json", f"Content-Length: {len(body) if length is None else length}"]
+    lines += [*headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
 

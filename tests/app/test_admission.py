@@ -251,7 +251,10 @@ async def test_a_stopping_worker_asks_its_callers_to_open_the_next_connection_el
 
 
 def slowly(length: int) -> bytes:
-    return b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n{" % length
+    return (
+        b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n{"
+        % length
+    )
 
 
 async def test_bodies_that_do_not_come_shut_nobody_out_and_the_eldest_make_room() -> None:

@@ -16,7 +16,9 @@ from tests.app.fake_serving import FakeServing
 
 MARKER = b"SmuggledMarker"
 GOOD = b'{"user_id": "42"}'
-CHUNKED = b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+CHUNKED = (
+    b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+)
 
 
 @pytest.mark.parametrize(

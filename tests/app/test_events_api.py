@@ -128,7 +128,9 @@ async def test_what_an_event_cannot_do_without_is_named(client: httpx.AsyncClien
     ],
 )
 async def test_a_body_that_is_no_batch_is_refused(client: httpx.AsyncClient, body: bytes, status: int) -> None:
-    assert (await client.post("/v1/events", content=body)).status_code == status
+    assert (
+        await client.post("/v1/events", content=body, headers={"content-type": "application/json"})
+    ).status_code == status
 
 
 JSON = st.recursive(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator
 
@@ -23,6 +22,7 @@ from tests.app.fake_serving import TITLE, FakeServing
 
 PATIENCE = Patience(default=0.150, longest=1.0)
 MARKER = "SmuggledMarker"
+JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
@@ -145,10 +145,29 @@ async def test_a_timeout_that_is_no_number_is_refused(client: httpx.AsyncClient,
     ],
 )
 async def test_a_bad_body_is_refused_and_never_repeated(client: httpx.AsyncClient, body: bytes, status: int) -> None:
-    response = await client.post("/v1/recommendations", content=body)
+    response = await client.post("/v1/recommendations", content=body, headers=JSON)
     assert response.status_code == status
     problem(response)
     assert MARKER not in response.text
+
+
+@pytest.mark.parametrize("path", ["/v1/recommendations", "/v1/events", "/v1/why"])
+@pytest.mark.parametrize(
+    "given", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonp", MARKER]
+)
+async def test_a_body_that_any_web_page_could_send_is_refused(
+    client: httpx.AsyncClient, serving: FakeServing, path: str, given: str | None
+) -> None:
+    headers = {} if given is None else {"content-type": given}
+    response = await client.post(path, content=b'{"user_id": "42"}', headers=headers)
+    assert problem(response)["status"] == 415
+    assert MARKER not in response.text
+    assert serving.asked == []
+
+
+async def test_json_may_name_its_charset(client: httpx.AsyncClient) -> None:
+    headers = {"content-type": "Application/JSON; charset=utf-8"}
+    assert (await client.post("/v1/recommendations", content=b'{"user_id": "42"}', headers=headers)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -237,7 +256,8 @@ async def test_a_body_announced_as_too_large_is_refused_before_it_is_sent() -> N
 
 async def test_a_body_of_unknown_length_is_refused_as_soon_as_it_is_too_large() -> None:
     chunk = b"%x\r\n%s\r\n" % (8192, b" " * 8192)
-    endless = b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    endless = b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    endless += b"Transfer-Encoding: chunked\r\n\r\n"
     endless += chunk * (MAX_REQUEST_BYTES // 8192 + 1)
     async with listening(FakeServing()) as port:
         answer = await ask(port, endless)  # no last chunk: whoever waits for it waits for ever
@@ -248,7 +268,7 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
     async def silence() -> Message:
         return await asyncio.Future()
 
-    request = HttpRequest({"type": "http", "headers": []}, silence)
+    request = HttpRequest({"type": "http", "headers": [(b"content-type", b"application/json")]}, silence)
     with pytest.raises(HTTPException) as caught:
         await Bodies(1).read(request, seconds=0.001)
     assert caught.value.status_code == 408
@@ -260,7 +280,12 @@ async def test_of_too_many_bodies_on_their_way_the_eldest_is_given_up() -> None:
 
     bodies = Bodies(2)
     eldest, *others = [
-        asyncio.create_task(bodies.read(HttpRequest({"type": "http", "headers": []}, silence), seconds=3600))
+        asyncio.create_task(
+            bodies.read(
+                HttpRequest({"type": "http", "headers": [(b"content-type", b"application/json")]}, silence),
+                seconds=3600,
+            )
+        )
         for _ in range(3)
     ]
     with pytest.raises(HTTPException) as caught:
@@ -275,11 +300,12 @@ async def test_a_caller_who_leaves_in_the_middle_of_a_body_harms_nobody() -> Non
     serving = FakeServing()
     async with listening(serving) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b'POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"user_id"')
+        writer.write(b"POST /v1/recommendations HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+        writer.write(b'Content-Length: 100\r\n\r\n{"user_id"')
         await writer.drain()
         writer.close()
         await writer.wait_closed()
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-            response = await client.post("/v1/recommendations", content=json.dumps({"user_id": "42"}))
+            response = await client.post("/v1/recommendations", json={"user_id": "42"})
     assert response.status_code == 200
     assert len(serving.asked) == 1

@@ -87,7 +87,9 @@ async def _ask_in_every_way(
             await client.get(f"/v1/recommendations/{USER}", headers=headers),
             await client.post("/v1/recommendations", json=body | {USER: 1}, headers=headers),
             await client.get(f"/v1/recommendations/{USER}?{USER}={USER}", headers=headers),
-            await client.post("/v1/recommendations", content=USER, headers=headers),
+            await client.post(
+                "/v1/recommendations", content=USER, headers=headers | {"content-type": "application/json"}
+            ),
             await client.post("/v1/events", json={"events": [event]}, headers=headers),
             await client.post("/v1/recommendations", json=body, headers={"authorization": f"Bearer {USER}"}),
             await client.get(f"/{USER}", headers=headers | {"x-request-id": "r"}),

@@ -125,5 +125,40 @@ def test_there_is_a_page_on_loopback_and_elsewhere_only_if_asked_for() -> None:
 @pytest.mark.parametrize(("page", "status"), [(None, b"200"), (False, b"404")])
 async def test_a_worker_serves_the_page_as_its_settings_say(page: bool | None, status: bytes) -> None:
     async with listening(FakeServing(), Settings(page=page)) as port:
-        answer = await ask(port, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = await ask(port, b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert answer.split()[1] == status
+
+
+HERE = ("localhost", "LocalHost:8080", "127.0.0.1:8080", "[::1]", "[::1]:8080")
+ELSEWHERE = (
+    "rebound.example:8080",
+    "127.0.0.1.rebound.example",
+    "localhost.rebound.example",
+    "10.0.0.1",
+    "localhost:x",
+    "",
+)
+
+
+async def status_of(port: int, host: str, *headers: str, path: str = "/") -> int:
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Connection: close", *headers, "", ""]
+    return int((await ask(port, "\r\n".join(lines).encode())).split()[1])
+
+
+async def test_without_keys_the_page_is_for_whoever_names_this_machine_and_came_straight_to_it() -> None:
+    async with listening(FakeServing()) as port:
+        assert [await status_of(port, host) for host in HERE] == [200] * len(HERE)
+        assert [await status_of(port, host) for host in ELSEWHERE] == [403] * len(ELSEWHERE)
+        for passed_on in ("X-Forwarded-For: 10.0.0.1", "Forwarded: for=10.0.0.1", "Host: localhost"):
+            assert await status_of(port, "localhost", passed_on) == 403
+        for path in ("/page/page.js", "/v1/page/users", "/v1/page/recent?user_id=1", "/v1/page/items?id=1"):
+            assert await status_of(port, "rebound.example", path=path) == 403
+        assert await status_of(port, "rebound.example", path="/livez") == 200
+
+
+async def test_where_callers_are_checked_the_page_has_any_name(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(f"{READY[1].line}\n")
+    async with listening(FakeServing(), access=Access(tmp_path / "keys")) as port:
+        assert await status_of(port, "shop.example", "X-Forwarded-For: 10.0.0.1") == 200
+    async with listening(FakeServing(), Settings(trusted_proxy=True)) as port:
+        assert await status_of(port, "shop.example", "X-Forwarded-For: 10.0.0.1") == 200
