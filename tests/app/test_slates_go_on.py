@@ -134,16 +134,18 @@ async def test_a_prefetched_slate_counts_as_shown_nowhere(worker: Worker) -> Non
         return metrics.EXPOSURE_SLATES.labels("counted")._value.get()
 
     user, serving, process = stranger(), worker.serving, worker.serving.process
+    shelf = serving.pipeline.shelf
+    assert shelf is not None
     with process.admission.inside(Admitted(WayIn.FULL, Priority.PREFETCH)):
         prefetched = await serving.recommend(Query(user, limit=5), Deadline.after(30))
     assert prefetched.cursor is not None
     before = counted()
-    await process.exposure.flush(process.redis, serving.pipeline.shelf)
+    await process.exposure.flush(process.redis, shelf)
     await process.memory.flush(process.redis)
     assert counted() == before
     assert not await process.redis.exists(shown_key(user))
     assert await worker.slate(user_id=user) == [item.item_id for item in prefetched.items]
-    await process.exposure.flush(process.redis, serving.pipeline.shelf)
+    await process.exposure.flush(process.redis, shelf)
     assert counted() == before + 1
     await worker.remembered(user, 1)
 

@@ -39,8 +39,9 @@ def bugs(where: str) -> float:
 async def test_what_happens_beside_the_answer_costs_it_nothing(
     pipeline: Pipeline, process: Process, bundle: Bundle, part: str, where: str
 ) -> None:
-    lent = {"uses": lambda _: False} if part == "experiments" else {"opened": lambda query: query}
-    broken = replace(process, **{part: Buggy(**lent, spent=process.exposure.spent)})
+    opened, spent = process.cursors.opened, process.exposure.spent
+    buggy: Any = Buggy(opened=opened, spent=spent, uses=lambda _: False)
+    broken = replace(process, **{part: buggy})
     serving, before = Serving(broken, bundle, pipeline, lambda _: None), bugs(where)
     answer = await serving.recommend(QUERY, Deadline.after(20))
     assert (answer.level, len(answer.items)) == (Level.FULL, 5)
