@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from features.shown import ShownIds
 from retrieval.gather import Attempt
 
 PART = "features"
+MISSING = f"{PART}.missing"
 EVENTS_LATE = "events.lag"
 MAX_AGE_SECONDS = min(feature.max_age_seconds for feature in CONTRACT.user.features)
 
@@ -68,13 +69,15 @@ class UserReader:
             self._count_read(request, None)
             return self._assemble(request, self._last_seen(user_id), Freshness.STALE, f"{PART}.{error.cause}")
         self._count_read(request, stored)
+        for feature, problem in stored.problems if stored is not None else ():
+            self.problem(feature, problem)
+        reason = self._stale(request, stored)
+        if reason == MISSING:
+            stored = self._made_good(user_id, stored)
         if stored is None:
             self.last_seen.forget(self.project, user_id)
         else:
             self.last_seen.keep(self.project, user_id, stored)
-            for feature, problem in stored.problems:
-                self.problem(feature, problem)
-        reason = self._stale(request, stored)
         if reason is not None:
             return self._assemble(request, stored, Freshness.STALE, reason)
         known = stored is not None and stored.has_batch
@@ -83,10 +86,22 @@ class UserReader:
     def _stale(self, request: Request, stored: StoredUser | None) -> str | None:
         """What is missing or over its limit, if anything is. It is never the user who is late, but a pipeline."""
         if request.user_row >= 0 and (stored is None or not stored.has_batch):
-            return f"{PART}.missing"
+            return MISSING
         if stored is not None and stored.stale:
             return f"{PART}.stale"
         return EVENTS_LATE if self.lag() > self.max_lag_seconds else None
+
+    def _made_good(self, user_id: str, stored: StoredUser | None) -> StoredUser | None:
+        """For a known user whose row the store has lost: what was last seen here, then what the stream wrote since.
+
+        Only who is in neither the store nor the bundle has been deleted; nothing of theirs is taken from here.
+        """
+        last = self._last_seen(user_id)
+        if last is None or stored is None:
+            return stored if last is None else last
+        recent = last.recent.then(stored.recent)
+        shown = stored.shown if stored.shown.item_ids else last.shown
+        return replace(last if last.has_batch else stored, recent=recent, shown=shown)
 
     def _count_read(self, request: Request, stored: StoredUser | None) -> None:
         """Only users of the bundle: publishing wrote each of them, so whoever is not there is missing."""

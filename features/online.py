@@ -53,6 +53,17 @@ class Recents:
     def none(cls) -> Recents:
         return cls((), np.empty(0, np.float32), np.empty(0, np.float64))
 
+    def then(self, later: Recents) -> Recents:
+        """These and ``later``, oldest first; an event that both hold (same item and moment) is kept once."""
+        known = set(zip(self.item_ids, self.timestamp.tolist(), strict=True))
+        pairs = zip(later.item_ids, later.timestamp.tolist(), strict=True)
+        new = [at for at, pair in enumerate(pairs) if pair not in known]
+        item_ids = (*self.item_ids, *(later.item_ids[at] for at in new))
+        rating = np.concatenate([self.rating, later.rating[new]])
+        timestamp = np.concatenate([self.timestamp, later.timestamp[new]])
+        order = np.argsort(timestamp, kind="stable")
+        return Recents(tuple(item_ids[at] for at in order), rating[order], timestamp[order])
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredUser:

@@ -32,17 +32,14 @@ class Ranker:
 class Store:
     def __init__(self, *known: str, error: DependencyError | None = None, recent: tuple[str, ...] = ()) -> None:
         self.known, self.error, self.recent = known, error, recent
+        self.features = CONTRACT.user.defaults
 
     async def read(self, user_id: str) -> StoredUser | None:
         if self.error:
             raise self.error
         r = len(self.recent)
         recents = Recents(self.recent, np.full(r, 5, np.float32), np.full(r, 2e9))
-        return (
-            StoredUser(CONTRACT.user.defaults, recents, 9e9, 0.0, stale=False, problems=())
-            if user_id in self.known
-            else None
-        )
+        return StoredUser(self.features, recents, 9e9, 0.0, stale=False, problems=()) if user_id in self.known else None
 
 
 class Source:

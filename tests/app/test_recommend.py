@@ -19,6 +19,7 @@ from domain.degradation import DegradationLevel as Level
 from domain.errors import BadAnswer, Late, Unreachable
 from domain.request import Context, Query
 from domain.slate import Campaign
+from features.contract import CONTRACT
 from release.bundle import Bundle, Publication
 from tests.app.fake_stages import Ranker, Source, Store, with_store
 
@@ -91,14 +92,42 @@ async def test_a_known_users_missing_row_is_stale_and_an_unknown_user_is_not(pip
     assert len(stranger.items) == 5
 
 
+class Streamed(Store):
+    """Has lost the batch features of everybody."""
+
+    async def read(self, user_id):
+        row = await super().read(user_id)
+        return None if row is None else replace(row, has_batch=False)
+
+
+async def test_a_known_user_whose_row_was_lost_keeps_what_was_last_seen(pipeline: Pipeline) -> None:
+    await ask(with_store(pipeline, Store(KNOWN, recent=("item-10",))))
+    answer = await ask(with_store(pipeline, Store()), Query(KNOWN, limit=50))
+    assert (answer.level, answer.reasons) == (Level.STALE_FEATURES, ("features.missing",))
+    assert "item-10" not in {item.item_id for item in answer.items}
+
+
+async def test_and_what_the_stream_wrote_since_comes_on_top(pipeline: Pipeline) -> None:
+    good = np.full_like(CONTRACT.user.defaults, 3.0)
+    for store in (Store(KNOWN, recent=("item-10",)), Streamed(KNOWN, recent=("item-11",)), Store()):
+        store.features = good if not isinstance(store, Streamed) else store.features
+        answer = await ask(with_store(pipeline, store), Query(KNOWN, limit=50))
+    assert not {"item-10", "item-11"} & {item.item_id for item in answer.items}
+    kept = pipeline.reader.last_seen.last(pipeline.reader.project, KNOWN)
+    assert kept is not None
+    assert kept.features is good
+    assert kept.recent.item_ids == ("item-10", "item-11")
+
+
+async def test_a_user_who_is_in_neither_store_nor_bundle_is_forgotten(pipeline: Pipeline) -> None:
+    await ask(with_store(pipeline, Store("met", recent=("item-10",))), Query("met", limit=5))
+    assert (await ask(with_store(pipeline, Store()), Query("met", limit=5))).reasons == ("cold_start",)
+    assert pipeline.reader.last_seen.last(pipeline.reader.project, "met") is None
+
+
 async def test_a_user_whom_only_the_stream_knows_is_new_to_the_models_but_not_to_the_sources(
     pipeline: Pipeline,
 ) -> None:
-    class Streamed(Store):
-        async def read(self, user_id):
-            row = await super().read(user_id)
-            return None if row is None else replace(row, has_batch=False)
-
     met = with_store(pipeline, Streamed("met", KNOWN, recent=("item-01", "item-02")))
     answer = await ask(met, Query("met", limit=10))
     assert (answer.level, answer.reasons) == (Level.FULL, ("cold_start",))
