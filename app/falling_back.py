@@ -16,7 +16,7 @@ from domain.candidates import Candidates
 from domain.degradation import Degradation
 from domain.request import Query, Request
 from domain.slate import Audience, Slate, SlateContext
-from reranking.filters import barred
+from reranking.filters import barred, permitted
 
 
 def precomputed(pipeline: Pipeline, query: Query, reason: str) -> Answer:
@@ -51,9 +51,9 @@ def fallen_back(pipeline: Pipeline, request: Request, trail: Trail) -> Slate:
 def fall_back(pipeline: Pipeline, request: Request, degradation: Degradation) -> Candidates:
     """A precomputed slate, from the best rung that has one, filled up from those below. No I/O."""
     slate = Candidates.none()
-    out = blocked(pipeline, request)
+    out, may = blocked(pipeline, request), permitted(slate_context(pipeline, request))
     for fallback in pipeline.fallbacks:
-        more = fallback.slate(request, np.concatenate([out, slate.item_row]))
+        more = fallback.slate(request, np.concatenate([out, slate.item_row]), may)
         if len(more):
             degradation.level = max(degradation.level, fallback.level)
         slate = Candidates.proposed(
@@ -67,6 +67,5 @@ def fall_back(pipeline: Pipeline, request: Request, degradation: Degradation) ->
 
 
 def blocked(pipeline: Pipeline, request: Request) -> Rows:
-    """What may not be shown on any rung, as far as it is known without I/O."""
-    not_for_them = barred(slate_context(pipeline, request))
-    return np.concatenate([pipeline.reader.history(request).item_row, request.exclude, not_for_them])
+    """What the user has seen or does not want, on any rung, as far as it is known without I/O."""
+    return np.concatenate([pipeline.reader.history(request).item_row, request.exclude])

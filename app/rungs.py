@@ -9,12 +9,14 @@ import numpy as np
 from app.falling_back import blocked
 from app.pipeline import Pipeline
 from app.ranking import trusted
+from app.slate_context import slate_context
 from domain.candidates import Candidates
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel
 from domain.request import Request
 from domain.stages import Fallback
 from domain.user import UserFeatures
+from reranking.filters import permitted
 
 SECONDS = 0.5
 
@@ -43,4 +45,4 @@ async def _simple(pipeline: Pipeline, user: UserFeatures, candidates: Candidates
 
 async def _listed(pipeline: Pipeline, request: Request, fallback: Fallback) -> int:
     """How many items the list has for this user."""
-    return len(fallback.slate(request, blocked(pipeline, request)))
+    return len(fallback.slate(request, blocked(pipeline, request), permitted(slate_context(pipeline, request))))

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
-from domain.arrays import Floats, Rows
+import numpy as np
+
+from domain.arrays import Floats, Mask, Rows
 from domain.candidates import Candidates
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel
 from domain.request import Request
 from domain.slate import Slate
 from domain.user import UserFeatures
+
+May: TypeAlias = Callable[[Rows], Mask]
+"""``(n,)``: which of the rows may be shown. Asked of few rows at a time: a catalogue may have a million."""
+
+
+def anything(rows: Rows) -> Mask:
+    """No limit."""
+    return np.ones(len(rows), np.bool_)
 
 
 class Source(Protocol):
@@ -50,11 +61,11 @@ class Rule(Protocol):
 
 
 class Fallback(Protocol):
-    """A precomputed answer: synchronous, no I/O. ``seen`` stays out."""
+    """A precomputed answer: synchronous, no I/O. ``seen`` stays out, and so does what ``may`` not be shown."""
 
     @property
     def level(self) -> DegradationLevel: ...
 
-    def slate(self, request: Request, seen: Rows) -> Candidates:
+    def slate(self, request: Request, seen: Rows, may: May = anything) -> Candidates:
         """At most ``request.limit`` candidates, best first; empty when there is nothing for this user."""
         ...

@@ -11,6 +11,7 @@ from domain.arrays import Floats, Mask, Rows
 from domain.candidates import Candidates
 from domain.degradation import DegradationLevel
 from domain.request import Request
+from domain.stages import May, anything
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,10 +31,10 @@ class BatchList:
     eligible: Mask  # (items,)
     level: DegradationLevel = DegradationLevel.BATCH_LIST
 
-    def slate(self, request: Request, seen: Rows) -> Candidates:
+    def slate(self, request: Request, seen: Rows, may: May = anything) -> Candidates:
         if request.user_row < 0:
             return Candidates.none()
         span = slice(*self.tables.indptr[request.user_row : request.user_row + 2].tolist())
         rows = self.tables.item_row[span]
-        keep = self.eligible[rows] & ~np.isin(rows, seen)
+        keep = self.eligible[rows] & ~np.isin(rows, seen) & may(rows)
         return Candidates.proposed(rows[keep][: request.limit], self.tables.score[span][keep][: request.limit])

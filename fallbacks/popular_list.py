@@ -10,7 +10,10 @@ from domain.arrays import Floats, Mask, Rows
 from domain.candidates import Candidates
 from domain.degradation import DegradationLevel
 from domain.request import Request
+from domain.stages import May, anything
 from retrieval.popularity import PopularityTables
+
+NO_POSITIONS = np.empty(0, np.intp)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +30,12 @@ class PopularList:
         keep = eligible[tables.item_row]
         return cls(np.array(tables.item_row[keep]), np.array(tables.score[keep]))
 
-    def slate(self, request: Request, seen: Rows) -> Candidates:
-        head = slice(request.limit + len(seen))
-        keep = ~np.isin(self.item_row[head], seen)
-        return Candidates.proposed(self.item_row[head][keep][: request.limit], self.score[head][keep][: request.limit])
+    def slate(self, request: Request, seen: Rows, may: May = anything) -> Candidates:
+        """From the head of the list, which is enough unless much ``may`` not be shown; else from further down too."""
+        kept, start, step = [NO_POSITIONS], 0, request.limit + len(seen)
+        while start < len(self.item_row) and sum(map(len, kept)) < request.limit:
+            rows = self.item_row[start : start + step]
+            kept.append(start + np.flatnonzero(~np.isin(rows, seen) & may(rows)))
+            start, step = start + step, 2 * step
+        at = np.concatenate(kept)[: request.limit]
+        return Candidates.proposed(self.item_row[at], self.score[at])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from domain.arrays import NO_ROWS, Mask, Rows
+from domain.arrays import Mask, Rows
 from domain.slate import Audience, Slate, SlateContext
+from domain.stages import May, anything
 
 
-def barred(context: SlateContext) -> Rows:
-    """All items that the audience may not see, for slates that no rule goes over; none where there is no limit."""
+def permitted(context: SlateContext) -> May:
+    """What the audience may see, for slates that no rule goes over."""
     if context.facets is None or context.audience == Audience():
-        return NO_ROWS
-    every = np.arange(len(context.genres), dtype=np.int32)
-    return every[~BusinessFilters().allowed(context, every)]
+        return anything
+    return partial(BusinessFilters().allowed, context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from domain.slate import Audience, Slate
 from domain.stages import Rule
 from reranking.creators import CreatorCap
 from reranking.diversity import GenreWindow
-from reranking.filters import BusinessFilters, barred
+from reranking.filters import BusinessFilters, permitted
 from reranking.freshness import DAY, Freshness
 from tests.reranking.slates import facets, shown, slate
 
@@ -46,8 +46,10 @@ def test_a_filter_takes_even_a_pinned_item_and_leaves_the_other_pins() -> None:
 
 
 def test_what_the_audience_may_not_see_is_known_where_no_rule_goes() -> None:
-    assert barred(viewed(Audience(12.0), facets=RATED).context).tolist() == [0, 2, 4, 5]
-    assert not len(barred(slate(facets=RATED).context))
+    every = np.arange(10, dtype=np.int32)
+    may = permitted(viewed(Audience(12.0), facets=RATED).context)
+    assert np.flatnonzero(~may(every)).tolist() == [0, 2, 4, 5]
+    assert permitted(slate(facets=RATED).context)(every).all()
 
 
 def test_a_creator_gives_way_beyond_the_cap_and_fills_up_when_nobody_else_is_left() -> None:
