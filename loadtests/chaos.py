@@ -43,30 +43,33 @@ def single_fault(scenario: Scenario) -> Play:
 
     async def play(rig: Rig, users: Sequence[str], promises: dict[str, Any]) -> Outcome:
         rate, door = promises["rate"], _door(rig, scenario, users)
-        start = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        start = clock()
 
         async def load(seconds: float) -> LoadResult:
             return await offer(door, rate, seconds, start)
 
+        async def mend() -> float:
+            await scenario.end(rig)
+            return clock() - start  # told from in here: the load around it goes on for a while
+
         try:
             await scenario.begin(rig)
             parts = [await load(promises["fault_seconds"])]
-            mending = asyncio.ensure_future(scenario.end(rig))
+            mending = asyncio.ensure_future(mend())
             await asyncio.wait({mending}, timeout=0.01)  # most are at once
             while not mending.done():
                 parts.append(await load(BETWEEN_SECONDS))
-            await mending
-            mended = asyncio.get_running_loop().time() - start
-            after = await load(promises["recovery_seconds"] + 2.0) if scenario.recovers else LoadResult(rate, 0, [])
+            mended = await mending
+            if scenario.recovers:
+                parts.append(await load(promises["recovery_seconds"] + 2.0))
         finally:
             await door.close()
-        during = joined(parts)
-        recovery = recovery_seconds(_shifted(after, -mended)) if scenario.recovers else float("nan")
+        during, after = parted(joined(parts), mended)
+        recovery = recovery_seconds(after) if scenario.recovers else float("nan")
         broken = judged(scenario, during, recovery, promises)
         broken += [f"{after.count(0)} requests failed afterwards"] if after.count(0) else []
-        return Outcome(
-            scenario.name, scenario.level.name, during, recovery, tuple(broken), whole=joined([during, after])
-        )
+        return Outcome(scenario.name, scenario.level.name, during, recovery, tuple(broken), whole=joined(parts))
 
     return play
 
@@ -82,9 +85,11 @@ def joined(parts: Sequence[LoadResult]) -> LoadResult:
     return LoadResult(parts[0].offered, sum(part.seconds for part in parts), samples)
 
 
-def _shifted(result: LoadResult, seconds: float) -> LoadResult:
-    moved = [sample._replace(due=sample.due + seconds) for sample in result.samples]
-    return LoadResult(result.offered, result.seconds, moved)
+def parted(whole: LoadResult, mended: float) -> tuple[LoadResult, LoadResult]:
+    """What was due until then, and what was due from then on, its due times counted from then."""
+    after = whole.between(mended, float("inf"))
+    moved = [sample._replace(due=sample.due - mended) for sample in after.samples]
+    return whole.between(0.0, mended), LoadResult(whole.offered, max(0.0, whole.seconds - mended), moved)
 
 
 PLAYS: dict[str, Play] = {scenario.name: single_fault(scenario) for scenario in SINGLE_FAULTS} | SPECIAL

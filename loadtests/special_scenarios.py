@@ -244,7 +244,8 @@ def _overload_broken(settled: LoadResult, wanted: dict[str, Any]) -> list[str]:
     if share < wanted["min_full_of_capacity_ratio"]:
         broken.append(f"{share:.0%} of capacity on the full path in time")
     if rest.samples and rest.quantile(50) * 1000 > wanted["max_refusal_ms"]:
-        broken.append(f"the short path took {rest.quantile(50) * 1000:.1f} ms at the median")
+        median, p95 = rest.quantile(50) * 1000, rest.quantile(95) * 1000
+        broken.append(f"the short path took {median:.1f} ms at the median (p95 {p95:.1f})")
     return broken
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domain.degradation import DegradationLevel as Level
-from loadtests.chaos import PLAYS, joined
+from loadtests.chaos import PLAYS, joined, parted
 from loadtests.chaos_report import BEGIN, END, chaos_table, draw, show_in, write_report
 from loadtests.load_result import LoadResult, Sample
 from loadtests.open_loop import budget
@@ -51,6 +51,16 @@ def test_recovered_means_twenty_in_a_row() -> None:
     flapping = ["SIMPLE_RANKING", "FULL"] * 5 + ["FULL"] * 30
     assert recovery_seconds(load(*flapping)) == pytest.approx(0.91)
     assert recovery_seconds(load(*["FULL"] * 19)) == float("inf")
+
+
+def test_recovery_counts_from_the_moment_of_mending_not_from_the_end_of_the_load_around_it() -> None:
+    """Ten a second, mended in the middle of a part: four answers of that part were still worse."""
+    whole = joined([load(*["SIMPLE_RANKING"] * 14), load(*["FULL"] * 30)])
+    whole = LoadResult(10, 4.4, [part._replace(due=at / 10) for at, part in enumerate(whole.samples)])
+    during, after = parted(whole, 1.0)
+    assert (len(during.samples), len(after.samples)) == (10, 34)
+    assert (during.seconds, after.seconds) == (1.0, pytest.approx(3.4))
+    assert recovery_seconds(after) == pytest.approx(0.41)
 
 
 def test_overload_is_judged_by_what_came_in_time_on_the_full_path() -> None:
