@@ -47,6 +47,12 @@ class Guard:
         """Ask these no more, and the others again."""
         self.held = names
 
+    def admitted(self, name: str) -> bool:
+        """Take a place, or raise ``BreakerOpen``. True if this call is a probe."""
+        if name in self.held:
+            raise BreakerOpen(name)
+        return self.breakers[name].admit()
+
     async def attempt(self, name: str, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         """What ``work()`` returns, by ``deadline``; raises ``DependencyError``, or whatever bug ``work`` has."""
         with _Call(self, name, fair=deadline.remaining >= self._fair_seconds[name] / 2):
@@ -73,15 +79,12 @@ class _Call:
     started: float = 0.0
 
     def __enter__(self) -> None:
-        guard, name = self.guard, self.name
         try:
-            if name in guard.held:
-                raise BreakerOpen(name)
-            self.probe = guard.breakers[name].admit()
+            self.probe = self.guard.admitted(self.name)
         except BreakerOpen as error:
-            guard.observe(name, error.cause, 0.0)
+            self.guard.observe(self.name, error.cause, 0.0)
             raise
-        self.started = guard.clock()
+        self.started = self.guard.clock()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         breaker, seconds = self.guard.breakers[self.name], self.guard.clock() - self.started

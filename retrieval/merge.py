@@ -44,14 +44,14 @@ def merge(found: Sequence[Candidates], quotas: Sequence[int], keep: Mask, limit:
         order, _ = sorted_positions(key[first])
     if not len(rows):
         return Candidates.none(sources)
-    counts = np.bincount(source, minlength=sources)
-    rank = (np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)).astype(np.float32)
+    ends = source.searchsorted(np.arange(sources + 1))
+    rank = np.concatenate([np.arange(n, dtype=np.float32) for n in np.diff(ends).tolist()])
     return _fused(rows, score, rank, source, order, np.asarray(quotas, np.float32), limit)
 
 
 def _allowed(rows: Rows, keep: Mask) -> Mask:
     """``(n,)``: which rows exist and may be shown."""
-    inside = (rows >= 0) & (rows < len(keep))
+    inside = rows.view(np.uint32) < len(keep)  # a negative one is a large one there
     if not inside.all():
         inside[inside] = keep[rows[inside]]
         return inside
@@ -68,20 +68,26 @@ def _fused(
     limit: int,
 ) -> Candidates:
     """The best ``limit`` items of sound, ranked proposals ``(n,)``; ``order`` puts those of one item side by side."""
-    by_item, by_source = rows[order], source[order]
+    by_item, by_source, by_rank = rows[order], source[order], rank[order]
     begins = np.ones(len(order), np.bool_)
     np.not_equal(by_item[1:], by_item[:-1], out=begins[1:])
     items = by_item[begins]
-    place = (np.cumsum(begins) - 1, by_source)
-    scores, ranks = np.full((2, len(items), len(quotas)), np.nan, np.float32)
-    scores[place], ranks[place] = score[order], rank[order]
-    votes = np.zeros((len(items), len(quotas)), np.float32)
-    votes[place] = 1.0 / (FUSION_CONSTANT + rank[order])  # a source that did not propose the item adds nothing
-    fused = votes.sum(axis=1)
-    sure: Mask = np.any(ranks < quotas, axis=1)  # NaN compares as false
-    best = best_first(fused, sure)[:limit]
+    place = np.cumsum(begins) - 1
+    votes = np.zeros((len(quotas), len(items)), np.float32)
+    votes.reshape(-1)[by_source * len(items) + place] = 1.0 / (FUSION_CONSTANT + by_rank)  # who did not propose: nothing
+    fused = votes.sum(axis=0)
+    sure: Mask = np.zeros(len(items), np.bool_)
+    sure[place[by_rank < quotas[by_source]]] = True
+    best = best_first(fused, sure, limit)
     best = best[best_first(fused[best])]
-    return Candidates(items[best].astype(np.int32, copy=False), fused[best], scores[best], ranks[best])
+    at = np.full(len(items), -1)
+    at[best] = np.arange(len(best))
+    kept = at[place]
+    chosen = np.flatnonzero(kept >= 0)
+    cell = kept[chosen] * len(quotas) + by_source[chosen]
+    scores, ranks = np.full((2, len(best), len(quotas)), np.nan, np.float32)
+    scores.reshape(-1)[cell], ranks.reshape(-1)[cell] = score[order[chosen]], by_rank[chosen]
+    return Candidates(items[best].astype(np.int32, copy=False), fused[best], scores, ranks)
 
 
 def forced_rows(tried: Rows, promoted: Rows, limit: int, seed: int) -> Rows:

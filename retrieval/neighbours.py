@@ -64,6 +64,11 @@ class Neighbours:
         """All entries of all ``rows``, end to end: items, and their weights times that of their row."""
         starts = self.indptr[rows]
         lengths = self.indptr[rows + 1] - starts
+        width = int(lengths[0]) if len(lengths) else 0
+        if width and (lengths == width).all() and not (starts % width).any():  # so many whole rows of a table
+            whole, at = len(self.item_row) // width * width, starts // width
+            weights = self.weight[:whole].reshape(-1, width)[at] * weight[:, None]
+            return self.item_row[:whole].reshape(-1, width)[at].reshape(-1), weights.reshape(-1)
         # positions of all entries of all rows, without a Python loop: a ramp per row, shifted to its start
         ends = np.cumsum(lengths)
         positions = np.arange(int(ends[-1]) if len(ends) else 0) + np.repeat(starts - (ends - lengths), lengths)
@@ -74,5 +79,5 @@ def best(scores: Floats, k: int) -> Candidates:
     """The ``k`` best positive scores of ``(n,)`` dense item scores, best first; ties go to the lower row."""
     rows = np.flatnonzero(scores > 0)
     found = scores[rows]
-    order = best_first(found)[:k]
+    order = best_first(found, k=k)
     return Candidates.proposed(rows[order].astype(np.int32), found[order])

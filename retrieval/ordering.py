@@ -22,12 +22,17 @@ def sorted_positions(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray
     return packed & _POSITION, packed >> POSITION_BITS
 
 
-def best_first(score: Floats, sure: Mask | None = None) -> NDArray[np.int64]:
+def best_first(score: Floats, sure: Mask | None = None, k: int | None = None) -> NDArray[np.int64]:
     """``(n,)`` positions of non-negative scores, highest first, ties in order; before all others those who are sure.
 
-    The bits of non-negative floats order as the floats do.
+    With ``k`` only the first ``k`` of them. The bits of non-negative floats order as the floats do.
     """
     key = 0x7FFF_FFFF - score.view(np.int32).astype(np.int64)
     if sure is not None:
-        key[~sure] |= 1 << 31
-    return sorted_positions(key)[0]
+        key |= (~sure).astype(np.int64) << 31
+    packed = key << POSITION_BITS | np.arange(len(key))
+    if k is not None and k < len(packed):
+        packed.partition(k)
+        packed = packed[:k]
+    packed.sort()
+    return packed & _POSITION

@@ -88,6 +88,6 @@ class Preference(Personal):
         met = np.zeros(len(self.genres), np.bool_)
         met[history.item_row] = True
         score[met[self.tables.item_row]] = 0.0
-        order = best_first(score)[: self.depth]
+        order = best_first(score, k=self.depth)
         order = order[score[order] > 0]
         return Candidates.proposed(self.tables.item_row[order], score[order])
