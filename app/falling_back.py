@@ -16,7 +16,7 @@ from domain.candidates import Candidates
 from domain.degradation import Degradation
 from domain.request import Query, Request
 from domain.slate import Audience, Slate, SlateContext
-from reranking.filters import barred, permitted
+from reranking.filters import permitted
 
 
 def precomputed(pipeline: Pipeline, query: Query, reason: str) -> Answer:
@@ -39,7 +39,7 @@ def popular(pipeline: Pipeline, query: Query, reason: str) -> Answer:
     earlier = query.page.shown if query.page else ()
     named = items.ids.rows((*query.exclude_item_ids, *query.recent_item_ids, *earlier))
     request = Request(query.user_id, -1, query.limit, query.context, context.now)
-    candidates = last.slate(request, np.concatenate([named, barred(context)]))
+    candidates = last.slate(request, named, permitted(context))
     return trail.answer(pipeline, replace(query, debug=False), Slate(candidates, query.limit, context))
 
 

@@ -74,7 +74,7 @@ def _fused(
     items = by_item[begins]
     place = np.cumsum(begins) - 1
     votes = np.zeros((len(quotas), len(items)), np.float32)
-    votes.reshape(-1)[by_source * len(items) + place] = 1.0 / (FUSION_CONSTANT + by_rank)  # who did not propose: nothing
+    votes.reshape(-1)[by_source * len(items) + place] = 1.0 / (FUSION_CONSTANT + by_rank)
     fused = votes.sum(axis=0)
     sure: Mask = np.zeros(len(items), np.bool_)
     sure[place[by_rank < quotas[by_source]]] = True

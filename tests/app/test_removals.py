@@ -91,7 +91,7 @@ async def test_a_removed_item_is_owed_no_exposure_until_it_is_restored(serving: 
     await look(serving)
     assert serving.pipeline.shelf is shelf
     assert not shelf.items.eligible[row]
-    restore_items(url, [ITEM])
+    restore_items(url, [ITEM], 200.0)
     await look(serving)
     assert shelf.items.eligible[row]
 
