@@ -27,10 +27,11 @@ def reference_bundle(named: Path | None = None) -> Path:
 def _made(home: Path) -> Path:
     like = newest_bundle(home)
     folder = home / FOLDER / read_manifest(like).version
-    if _loads(folder):
-        return folder
+    from training import reference_graph
     from training.synth import with_reference_graph
 
+    if _loads(folder) and _newer(folder / "manifest.json", Path(reference_graph.__file__)):
+        return folder
     scratch = folder.with_name(f".{folder.name}")
     for old in (scratch, folder):
         shutil.rmtree(old, ignore_errors=True)
@@ -46,3 +47,8 @@ def _loads(folder: Path) -> bool:
     except BundleError:
         return False
     return True
+
+
+def _newer(file: Path, program: Path) -> bool:
+    """Whether it was written by the program as it is now."""
+    return file.stat().st_mtime > program.stat().st_mtime

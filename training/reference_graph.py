@@ -31,6 +31,9 @@ HALF_FROM_ITEMS = 250_000
 """From so many items on the table is stored as float16: at a million, 519 float32 a row would not fit into one file."""
 BLOCK = 65_536
 TOLERANCE = 1e-5
+USER_BOUND = 3.0
+"""Of a standardised user input: the sample is a few requests, and another user may be forty of its deviations away,
+which untrained crosses make one score for all candidates; a service takes such a model for broken."""
 LOGIT = 9.0  # the order of the largest logits, so that no score saturates
 
 
@@ -131,7 +134,8 @@ def write_graph(path: Path, features: Floats, sample: ParityTables, seed: int = 
 def plain(weights: Weights, item: Floats, requests: ParityTables) -> NDArray[np.float64]:
     """``(p, n)`` logits with nothing computed beforehand; ``item`` ``(p, n, I + e)`` are the items' inputs."""
     embedded = [table[requests.codes[:, k]] for k, table in enumerate(weights.codes)]
-    asker = np.concatenate([(requests.user - weights.user[0]) / weights.user[1], *embedded], axis=1)
+    user = np.clip((requests.user - weights.user[0]) / weights.user[1], -USER_BOUND, USER_BOUND)
+    asker = np.concatenate([user, *embedded], axis=1)
     columns = np.clip((requests.columns - weights.columns[0]) / weights.columns[1], -8.0, 8.0)
     spread = np.broadcast_to(asker[:, None], (*item.shape[:2], asker.shape[1]))
     x0 = np.concatenate([spread, item, columns], axis=2, dtype=np.float64)
@@ -158,6 +162,8 @@ def _graph(
         "head": weights.head,
         "slope": np.float32(slope),
         "offset": np.float32(offset),
+        "user_low": np.float32(-USER_BOUND),
+        "user_high": np.float32(USER_BOUND),
         "low": np.float32(-8.0),
         "high": np.float32(8.0),
         "row_parts": np.array([len(side.weight), WIDTH + DEEP[0]], np.int64),
@@ -186,7 +192,8 @@ def _nodes(codes: int) -> list[onnx.NodeProto]:
     embedded = [f"embedded_{k}" for k in range(codes)]
     steps: list[tuple[str, list[str], list[str], dict[str, Any]]] = [
         ("Sub", ["user", "user_mean"], ["user_centred"], {}),
-        ("Div", ["user_centred", "user_scale"], ["user_standard"], {}),
+        ("Div", ["user_centred", "user_scale"], ["user_scaled"], {}),
+        ("Clip", ["user_scaled", "user_low", "user_high"], ["user_standard"], {}),
         *[("Gather", ["codes", f"at_{k}"], [f"picked_{k}"], {"axis": 1}) for k in range(codes)],
         *[("Gather", [f"code_{k}", f"picked_{k}"], [embedded[k]], {}) for k in range(codes)],
         ("Concat", ["user_standard", *embedded], ["asker"], {"axis": 1}),

@@ -9,7 +9,7 @@ import onnx
 
 from features.contract import CONTRACT
 from release.bundle import Bundle
-from release.graph import read_table
+from release.graph import read_table, run
 from training.reference_graph import CODE_WIDTH, WIDTH, item_embedding_width
 from training.synth import SOURCES, synthetic, with_reference_graph
 
@@ -40,3 +40,12 @@ def test_any_bundle_can_be_ranked_by_the_reference_graph(tiny_bundle: Bundle, tm
     assert len(read_table(model)) == len(tiny_bundle.tables.items)
     np.testing.assert_array_equal(made.tables.parity.item_row, tiny_bundle.tables.parity.item_row)
     assert made.tables.users.as_of == tiny_bundle.tables.users.as_of
+
+
+def test_a_user_unlike_the_sample_is_not_given_one_score_for_everything(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    made = with_reference_graph(tiny_bundle.path, tmp_path / "bundle", echo=quiet)
+    parity = made.tables.parity
+    inputs = {name: getattr(parity, name) for name in ("user", "codes", "item_row", "columns")}
+    for distance in (-1e3, 1e3):
+        score = run(made.model_path, inputs | {"user": parity.user + np.float32(distance)})
+        assert min(len(np.unique(row)) for row in score) > 1
