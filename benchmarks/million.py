@@ -6,7 +6,7 @@ Method: without ``--bundle`` the made-up one is written first, which takes minut
 are ranked by the reference graph and served by a Redis, a Triton and a worker each, which run side by side while the
 open-loop generator offers 50 requests/s to one and the other in turn; compared are the medians of the p95s. Only
 ``--written-users`` of the million are written into Redis, at an even distance, and only they ask: writing all takes
-many minutes and changes nothing about one read, which is of one key. What a second worker adds is what it holds for
+minutes more and changes nothing about one read, which is of one key. What a second worker adds is what it holds for
 itself (``smaps_rollup``) after the same load; the columns are mapped, and the page cache has them once for all workers.
 Recall compares the index with exact search for queries of users. Ends with status 1 if a bound is broken.
 """
