@@ -238,7 +238,7 @@ GET: Schema = {
         {"name": "limit", "in": "query", "schema": _LIMIT},
         *_HEADERS,
     ],
-    "responses": _responses(400, 422, 500) | _KEYED,
+    "responses": _responses(400, 404, 422, 500) | _KEYED,  # 404: an id with a line break in it is no path
 }
 
 _WHY = _object(
@@ -283,7 +283,7 @@ WHY_USER: Schema = {
         {"name": "limit", "in": "query", "schema": _LIMIT},
         *_HEADERS[1:],
     ],
-    "responses": _explained(400, 422, 500),
+    "responses": _explained(400, 404, 422, 500),
 }
 
 _ORDERS = _object({"held": {"type": "array", "items": {"type": "string"}}, "reloads": {"type": "integer"}})

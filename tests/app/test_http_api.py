@@ -181,6 +181,7 @@ async def test_json_may_name_its_charset(client: httpx.AsyncClient) -> None:
         ("GET", "/v1/recommendations/", 422),
         ("GET", f"/v1/recommendations/42?{MARKER}=1", 422),
         ("GET", "/v1/recommendations/%00", 422),
+        ("GET", "/v1/recommendations/%0A1", 404),
     ],
 )
 async def test_what_is_not_offered_is_a_problem_document(
