@@ -74,6 +74,7 @@ from retrieval.device import open_index
 from retrieval.executor import BoundedExecutor, Threaded
 from retrieval.popularity import Popularity
 from retrieval.preference import Preference
+from retrieval.shadow import SampledIndex
 from retrieval.two_tower import TwoTower
 
 SOURCES = ("two_tower", "collaborative", "content", "popularity", "preference")
@@ -261,7 +262,7 @@ def _source(spec: SourceSpec, bundle: Bundle, process: Process) -> Source:
     tables, dataset = bundle.tables, bundle.manifest.dataset
     match spec.name:
         case "two_tower":
-            index = process.recall.over(open_index(bundle.index_path, process.settings.search_device), spec.depth)
+            index = SampledIndex(open_index(bundle.index_path, process.settings.search_device))
             nearest = TwoTower(tables.user_tower, index, dataset.positive_stars, spec.depth)
             return nearest if searched_inline(index.index, process.settings) else Threaded(nearest, process.executor)
         case "collaborative":
@@ -311,6 +312,7 @@ class Serving:
 
     def __post_init__(self) -> None:
         self.remembers = _remembers(self.process)
+        self.process.recall.over(self.pipeline.sources)
 
     @property
     def events(self) -> EventLog:
@@ -456,7 +458,9 @@ class Serving:
     async def _swap(self, path: Path) -> None:
         started = time.perf_counter()
         bundle, pipeline = await asyncio.to_thread(_open, path, self.process)
+        self.pipeline.mark.retire()  # requests that are still on their way through it
         self.bundle, self.pipeline = bundle, pipeline
+        self.process.recall.over(pipeline.sources)
         metrics.model_is(bad=False)  # its mark goes with the bundle
         self.on_swap(bundle)
         log.info("bundle swapped", extra={"bundle": bundle.version, "seconds": time.perf_counter() - started})

@@ -85,6 +85,7 @@ class Breaker:
         self._window = _Window(policy.window_seconds)
         self._reopen_at = 0.0
         self._failed_probings = 0
+        self._round = 0  # of probing; a probe of an earlier one says nothing about this one
         self._probing = 0
         self._probed = 0
 
@@ -93,35 +94,35 @@ class Breaker:
         """``closed``, ``open`` or ``half-open``."""
         return str(self._machine.current_state)
 
-    def admit(self) -> bool:
-        """Take a place, or raise ``BreakerOpen``. True if this call is a probe: pass it back with the outcome."""
+    def admit(self) -> int:
+        """Take a place, or raise ``BreakerOpen``. Of which round this call is a probe, 0: of none; pass it back at the end."""
         if self.state == pybreaker.STATE_CLOSED:
-            return False
+            return 0
         if self.state == pybreaker.STATE_OPEN:
             if self._clock() < self._reopen_at:
                 raise BreakerOpen(self.name)
-            self._probing = self._probed = 0
+            self._round, self._probing, self._probed = self._round + 1, 0, 0
             self._machine.half_open()
         if self._probing >= self.policy.probes:
             raise BreakerOpen(self.name)
         self._probing += 1
-        return True
+        return self._round
 
-    def succeed(self, seconds: float, *, probe: bool) -> None:
+    def succeed(self, seconds: float, *, probe: int) -> None:
         """The call answered after ``seconds``; slow is as bad as wrong."""
         if seconds > self.policy.slow_seconds:
             self.fail(probe=probe)
         elif not probe:
             self._count(fault=False)
-        elif self.state == pybreaker.STATE_HALF_OPEN:
+        elif self._asks_for(probe):
             self._probing -= 1
             self._probed += 1
             if self._probed >= self.policy.probes:
                 self._close()
 
-    def fail(self, *, probe: bool) -> None:
+    def fail(self, *, probe: int) -> None:
         """The call failed or came too late."""
-        if probe and self.state == pybreaker.STATE_HALF_OPEN:
+        if self._asks_for(probe):
             self._failed_probings += 1
             self._open()
         elif not probe and self.state == pybreaker.STATE_CLOSED:
@@ -130,10 +131,14 @@ class Breaker:
             if calls >= self.policy.minimum_calls and faults >= self.policy.threshold_ratio * calls:
                 self._open()
 
-    def forget(self, *, probe: bool) -> None:
+    def forget(self, *, probe: int) -> None:
         """The caller went away: that says nothing about the dependency."""
-        if probe and self.state == pybreaker.STATE_HALF_OPEN:
+        if self._asks_for(probe):
             self._probing -= 1
+
+    def _asks_for(self, probe: int) -> bool:
+        """Whether it is a probe of the round that goes on now."""
+        return probe == self._round and self.state == pybreaker.STATE_HALF_OPEN
 
     def _count(self, *, fault: bool) -> None:
         self._window.add(self._clock(), fault=fault)

@@ -36,6 +36,10 @@ class ModelMark:
             self._probe_at = self.clock() + PROBE_SECONDS
             self.tell(True)
 
+    def retire(self) -> None:
+        """Its bundle is no longer the current one: what its last requests find changes nothing that is told."""
+        self.tell = lambda _: None
+
     def probe_due(self) -> bool:
         """Whether it is time to ask a bad model again; True at most once in ``PROBE_SECONDS``."""
         if not self.bad or self.clock() < self._probe_at:

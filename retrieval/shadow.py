@@ -25,10 +25,12 @@ class SampledIndex:
 
     index: Any = field(repr=False)
     queries: deque[Floats] = field(default_factory=lambda: deque(maxlen=KEPT_QUERIES), repr=False)
+    depth: int = 0  # of the last search
 
     def search(self, x: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
         """``(q, k)`` scores and rows, best first; a row of -1 where there are no more."""
         self.queries.append(x[0])
+        self.depth = k
         found: tuple[Floats, NDArray[np.int64]] = self.index.search(x, k)
         return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from app import metrics
 from app.settings import Settings
 from app.wiring import Serving, open_serving
 from domain.deadline import Deadline
@@ -18,7 +19,7 @@ from domain.request import Query
 from features import layout
 from features.contract import CONTRACT
 from features.contract_diff import Meaning
-from release.bundle import MANIFEST, PUBLICATION, Bundle
+from release.bundle import MANIFEST, PUBLICATION, Bundle, Publication
 from tests import tiny_bundle as tiny
 
 
@@ -109,6 +110,38 @@ async def test_a_corrupt_bundle_is_refused_and_the_old_one_serves_on(serving: Se
     await serving.check()
     assert serving.bundle.version == before
     assert (await ask(serving)).bundle == before
+
+
+async def test_after_a_refusal_the_watch_judges_the_index_in_use_and_after_a_swap_the_new_one(
+    serving: Serving, tmp_path: Path
+) -> None:
+    watched = serving.process.recall.index
+    assert watched is not None
+    (publish(tiny.make(tmp_path / "b2", seed=2), tmp_path, 2) / PUBLICATION).unlink()
+    await serving.check()
+    assert serving.bundle.publication == Publication(1, 1000.0)
+    await ask(serving)
+    assert serving.process.recall.index is watched
+    assert len(watched.queries) == 1
+    publish(tiny.make(tmp_path / "b3", seed=3), tmp_path, 3)
+    await serving.check()
+    await ask(serving)
+    assert serving.process.recall.index is not watched
+    assert len(watched.queries) == 1
+    assert serving.process.recall.look() == 1.0
+
+
+async def test_what_a_request_finds_of_the_model_before_a_swap_is_not_told_after_it(
+    serving: Serving, tmp_path: Path
+) -> None:
+    before = serving.pipeline
+    publish(tiny.make(tmp_path / "b2", seed=2), tmp_path, 2)
+    await serving.check()
+    before.mark.spoil("all the same")
+    assert metrics.BAD_MODEL_WORKERS._value.get() == 0
+    serving.pipeline.mark.spoil("all the same")
+    assert metrics.BAD_MODEL_WORKERS._value.get() == 1
+    metrics.model_is(bad=False)
 
 
 async def test_a_refused_bundle_may_come_back_mended(serving: Serving, tmp_path: Path) -> None:

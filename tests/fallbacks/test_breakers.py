@@ -126,6 +126,22 @@ def test_a_probe_whose_caller_left_gives_its_place_back(breaker: Breaker, clock:
     assert breaker.state == "closed"
 
 
+def test_a_probe_of_an_earlier_round_says_nothing_about_this_one(breaker: Breaker, clock: Clock) -> None:
+    trip(breaker)
+    clock.now += 1.1
+    stale = [breaker.admit() for _ in range(POLICY.probes)]
+    breaker.fail(probe=stale.pop())
+    clock.now += 2.1
+    for _ in range(POLICY.probes):
+        breaker.admit()
+    breaker.forget(probe=stale[0])
+    breaker.succeed(0.01, probe=stale[1])
+    with pytest.raises(BreakerOpen):  # all places of this round are still taken
+        breaker.admit()
+    breaker.fail(probe=stale[0])
+    assert breaker.state == "half-open"
+
+
 def test_an_answer_from_before_the_trip_closes_nothing(breaker: Breaker, clock: Clock) -> None:
     early = breaker.admit()
     trip(breaker)

@@ -72,13 +72,14 @@ async def test_the_worker_tells_the_recall_of_the_index_in_use(vectors) -> None:
         looked.release()
         await asyncio.sleep(0)
 
-    watch.over(flat(vectors), 20).search(vectors[:1], 20)
+    watch.index = SampledIndex(flat(vectors))
+    watch.index.search(vectors[:1], 20)
     keeping = asyncio.create_task(watch.keep(sleep))
     for _ in range(2):  # the second sleep begins after the first look was told
         await looked.acquire()
     keeping.cancel()
     assert INDEX_RECALL._value.get() == 1.0
-    INDEX_RECALL.set(math.nan)
+    INDEX_RECALL.set(math.inf)
 
 
 async def test_a_search_that_fails_is_a_failing_source_not_a_bug(vectors) -> None:
