@@ -95,7 +95,7 @@ class Breaker:
         return str(self._machine.current_state)
 
     def admit(self) -> int:
-        """Take a place, or raise ``BreakerOpen``. The round this call probes in, or 0: pass it back with the outcome."""
+        """Take a place, or raise ``BreakerOpen``. The round this call probes in, or 0: pass it back at the end."""
         if self.state == pybreaker.STATE_CLOSED:
             return 0
         if self.state == pybreaker.STATE_OPEN:
