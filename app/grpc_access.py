@@ -37,7 +37,8 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # gr
             return await continuation(details)
         given = [str(value) for name, value in details.invocation_metadata or () if name == "authorization"]
         verdict = self._access.check(bearer(given), roles)
-        metrics.access_checked(verdict.name, verdict.outcome.value)
+        if self._access.required or verdict.outcome is not Outcome.GRANTED:
+            metrics.access_checked(verdict.name, verdict.outcome.value)
         return await continuation(details) if verdict.outcome is Outcome.GRANTED else _refuse(verdict)
 
 

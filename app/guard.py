@@ -47,8 +47,8 @@ class Guard:
         """Ask these no more, and the others again."""
         self.held = names
 
-    def admitted(self, name: str) -> bool:
-        """Take a place, or raise ``BreakerOpen``. True if this call is a probe."""
+    def admitted(self, name: str) -> int:
+        """Take a place, or raise ``BreakerOpen``. The round of the probe that this call is; 0 if it is none."""
         if name in self.held:
             raise BreakerOpen(name)
         return self.breakers[name].admit()
@@ -75,7 +75,7 @@ class _Call:
     guard: Guard
     name: str
     fair: bool  # whether the time granted was enough to blame the dependency for lateness
-    probe: bool = False
+    probe: int = 0
     started: float = 0.0
 
     def __enter__(self) -> None:

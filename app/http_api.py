@@ -210,7 +210,8 @@ class AccessCheck:
             await self._app(scope, receive, send)
             return
         verdict = self._access.check(bearer(Headers(scope=scope).getlist("authorization")), roles)
-        metrics.access_checked(verdict.name, verdict.outcome.value)
+        if self._access.required or verdict.outcome is not Outcome.GRANTED:
+            metrics.access_checked(verdict.name, verdict.outcome.value)
         scope["state"]["key"] = verdict.name
         match verdict.outcome:
             case Outcome.GRANTED:

@@ -16,6 +16,7 @@ from domain.request import Query, Request
 from domain.slate import Campaign, Spent
 from domain.stages import Fallback, Ranker, Rule, Source
 from fallbacks.model_mark import ModelMark
+from retrieval.filters import Offer
 from retrieval.gather import Attempt, Compute
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Pipeline:
 
     bundle: str
     items: Items
+    offer: Offer  # what of them may be shown
     clock: Clock
     reader: UserReader
     sources: tuple[Source, ...]

@@ -25,7 +25,6 @@ from domain.slate import Campaign, Slate
 from domain.user import Freshness, UserFeatures
 from reranking.apply import apply
 from reranking.filters import BusinessFilters
-from retrieval.filters import allowed
 from retrieval.gather import Found, gather
 from retrieval.merge import forced_rows, merge, with_forced
 
@@ -111,23 +110,25 @@ def _merge(
             trail.degradation.note(f"{answer.source}.no_history")
     promoted, tried = _promoted(pipeline.campaigns), explored(pipeline, request)
     proposed = [answer.candidates.item_row for answer in found]
-    barred = _barred(pipeline, request, np.concatenate([*proposed, promoted, tried]))
-    keep = allowed(pipeline.items.eligible, user.seen, request.exclude, barred)
+    barred = _barred(pipeline, request, [*proposed, promoted, tried])
     wanted = pipeline.narrowed(pipeline.budget.candidates)
-    candidates = merge([answer.candidates for answer in found], pipeline.quotas, keep, wanted)
+    with pipeline.offer.without(user.seen, request.exclude, barred) as keep:
+        candidates = merge([answer.candidates for answer in found], pipeline.quotas, keep, wanted)
+        promoted, tried = promoted[keep[promoted]], tried[keep[tried]]
+    forced = forced_rows(tried, promoted, wanted, seed_of(request, time.time()))
     if len(candidates) == wanted < pipeline.budget.candidates:
         trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, NARROWED)
-    forced = forced_rows(tried[keep[tried]], promoted[keep[promoted]], wanted, seed_of(request, time.time()))
     trail.merging = Merging(pipeline.quotas, wanted, forced, barred)
     return with_forced(candidates, forced, wanted) if len(candidates) else candidates
 
 
-def _barred(pipeline: Pipeline, request: Request, rows: Rows) -> Rows:
-    """Of the ``rows``, what the configured filters keep from this audience: they take no place in the ranking."""
+def _barred(pipeline: Pipeline, request: Request, offered: Sequence[Rows]) -> Rows:
+    """Of what is ``offered``, what the filters keep from this audience: no place in the ranking for it."""
     filters = next((rule for rule in pipeline.rules if isinstance(rule, BusinessFilters)), None)
     unlimited = request.context.max_age_rating is None and request.context.region is None
     if filters is None or unlimited or pipeline.items.facets is None:
         return NO_ROWS
+    rows = np.concatenate(offered)
     rows = rows[(rows >= 0) & (rows < len(pipeline.items))]
     return rows[~filters.allowed(slate_context(pipeline, request), rows)]
 

@@ -68,15 +68,16 @@ def _items(pipeline: Pipeline, slate: Slate) -> tuple[Item, ...]:
     shown, items = slate.shown, pipeline.items
     names = [source.name for source in pipeline.sources]
     who = shown.proposed_by if shown.source_ranks.shape[1] else np.zeros((len(shown), len(names)), np.bool_)
-    places = zip(shown.item_row.tolist(), shown.score.tolist(), who.tolist(), strict=True)
+    rows = shown.item_row
+    columns = rows.tolist(), items.ids.texts(rows), items.titles.texts(rows), shown.score.tolist(), who.tolist()
     return tuple(
         Item(
-            items.ids.text(row),
-            items.titles.text(row),
+            item_id,
+            title,
             score,
             tuple(name for name, proposed in zip(names, by, strict=True) if proposed),
             slate.moved.get(row),
             slate.promoted.get(row),
         )
-        for row, score, by in places
+        for row, item_id, title, score, by in zip(*columns, strict=True)
     )

@@ -72,6 +72,7 @@ from retrieval.collaborative import Collaborative
 from retrieval.content import Content
 from retrieval.device import open_index
 from retrieval.executor import BoundedExecutor, Threaded
+from retrieval.filters import Offer
 from retrieval.popularity import Popularity
 from retrieval.preference import Preference
 from retrieval.shadow import SampledIndex
@@ -186,6 +187,7 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
     return Pipeline(
         bundle=bundle.version,
         items=items,
+        offer=Offer.of(items.eligible),
         clock=bundle.clock,
         reader=UserReader(
             store=online.OnlineStore(process.redis, project, CONTRACT, bundle.clock, with_shown=_remembers(process)),
@@ -244,7 +246,7 @@ def with_removals(pipeline: Pipeline, bundle: Bundle, removals: Removals) -> Pip
     items = removals.applied(bundle.tables.items)
     if pipeline.shelf is not None:
         pipeline.shelf.items = items  # in place, as its quota is replaced: it may just be judged
-    return replace(pipeline, items=items, fallbacks=_fallbacks(bundle.tables, items))
+    return replace(pipeline, items=items, offer=Offer.of(items.eligible), fallbacks=_fallbacks(bundle.tables, items))
 
 
 def _model_changed(version: str, *, bad: bool) -> None:

@@ -45,10 +45,9 @@ class IdTable:
         encoded = [text.encode("utf-8", "surrogatepass") for text in ids]
         wanted = np.array(encoded, dtype=self.ids.dtype)  # cut to the width; those cut are refused below
         found = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)
-        whole = np.array(
-            [len(text) <= width and not text.endswith(b"\0") for text in encoded]
-        )  # numpy drops final NULs
-        known = (self.ids[found] == wanted) & whole
+        known = self.ids[found] == wanted
+        if max(map(len, encoded)) > width or b"\0" in b"".join(encoded):  # numpy drops final NULs
+            known &= [len(text) <= width and not text.endswith(b"\0") for text in encoded]
         return np.where(known, found, -1).astype(np.int32)
 
     def row(self, external_id: str) -> int:
@@ -58,6 +57,10 @@ class IdTable:
     def text(self, row: int) -> str:
         """The external id of a row."""
         return bytes(self.ids[row]).decode()
+
+    def texts(self, rows: Rows) -> list[str]:
+        """The external ids of ``rows``."""
+        return [raw.decode() for raw in self.ids[rows].tolist()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +79,11 @@ class TextTable:
 
     def text(self, row: int) -> str:
         return self.utf8[self.offsets[row] : self.offsets[row + 1]].tobytes().decode()
+
+    def texts(self, rows: Rows) -> list[str]:
+        """The texts of ``rows``."""
+        spans = zip(self.offsets[rows].tolist(), self.offsets[rows + 1].tolist(), strict=True)
+        return [self.utf8[start:end].tobytes().decode() for start, end in spans]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

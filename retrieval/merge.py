@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.arrays import Floats, Mask, Rows
+from domain.arrays import NO_ROWS, Floats, Mask, Rows
 from domain.candidates import Candidates
 from retrieval.ordering import best_first, sorted_positions
 
@@ -95,6 +95,8 @@ def forced_rows(tried: Rows, promoted: Rows, limit: int, seed: int) -> Rows:
 
     Where either does not fit, the ``seed`` draws: the same rows every time would be the only ones of a large campaign.
     """
+    if not len(tried) and not len(promoted):
+        return NO_ROWS
     random, room = np.random.default_rng(seed), _room(limit)
     tried = _drawn(tried, room, random)
     promoted = _drawn(np.setdiff1d(promoted, tried), room - len(tried), random)

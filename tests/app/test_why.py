@@ -14,6 +14,7 @@ from domain.explanation import Explained, Inside, Move, Step
 from domain.request import Query
 from domain.slate import Campaign, Slate
 from reranking.promotion import Promotion
+from retrieval.filters import Offer
 from tests.app.fake_stages import Source
 from tests.app.test_recommend import KNOWN, ask, pipeline, process
 
@@ -99,7 +100,8 @@ async def test_an_item_that_is_removed_says_so(pipeline: Pipeline) -> None:
     rows = unseen(pipeline)
     removed = np.array(pipeline.items.removed)
     removed[rows[0]] = True
-    without = small(pipeline, *rows[:8], items=replace(pipeline.items, removed=removed))
+    items = replace(pipeline.items, removed=removed)
+    without = small(pipeline, *rows[:8], items=items, offer=Offer.of(items.eligible))
     asked = await why(without, pipeline.items.ids.text(rows[0]))
     assert (asked.step, asked.reason) == (Step.FILTERED, "removed")
 

@@ -23,6 +23,20 @@ def test_a_repeated_row_speaks_twice() -> None:
     assert neighbours().speak(np.array([2, 2], np.int32), np.ones(2, np.float32)).tolist() == [4.0, 0.0, 0.0]
 
 
+@given(st.lists(st.integers(0, 5), min_size=4, max_size=4), st.lists(st.integers(0, 11), max_size=6))
+def test_rows_of_one_length_speak_as_each_of_them_does(lengths: list[int], rows: list[int]) -> None:
+    random = np.random.default_rng(len(rows))
+    indptr = np.concatenate(([0], np.cumsum(np.repeat(lengths, 3))))
+    entries = random.integers(0, 12, int(indptr[-1])).astype(np.int32)
+    table = Neighbours(indptr, entries, random.random(len(entries)).astype(np.float32))
+    weight = random.random(len(rows)).astype(np.float32)
+    wanted = np.zeros(12)
+    for row, times in zip(rows, weight, strict=True):
+        item_row, said = table.of(row)
+        np.add.at(wanted, item_row, said * times)
+    assert table.speak(np.array(rows, np.int32), weight).tolist() == wanted.astype(np.float32).tolist()
+
+
 @given(st.lists(st.integers(-3, 6), max_size=40), st.integers(1, 50))
 def test_best_is_what_sorting_all_positive_scores_gives(values: list[int], k: int) -> None:
     scores = np.array(values, np.float32)

@@ -33,6 +33,13 @@ def test_who_is_sure_comes_before_all_others(values: list[float], random: np.ran
     assert best_first(score, sure).tolist() == np.lexsort((-score, ~sure)).tolist()
 
 
+@given(scores, st.integers(0, 60), st.booleans())
+def test_the_first_k_are_the_beginning_of_the_whole_order(values: list[float], k: int, alike: bool) -> None:
+    score = np.array(values, np.float32)
+    score = np.round(score / np.float32(2**99)) if alike else score
+    assert best_first(score, k=k).tolist() == best_first(score)[:k].tolist()
+
+
 @given(st.integers(0, 2**32), st.sampled_from([30, 20_000]), st.integers(1, 40))
 def test_what_many_items_speak_for_is_the_same_in_a_small_and_a_large_catalogue(seed: int, items: int, k: int) -> None:
     random = np.random.default_rng(seed)
