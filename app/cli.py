@@ -168,6 +168,7 @@ def validate(asked: argparse.Namespace, settings: Settings) -> int:
 def train(asked: argparse.Namespace, settings: Settings) -> int:
     from training.train import train as train_bundle
 
+    started = time.monotonic()
     out = asked.out or settings.home / "training" / time.strftime("bundle-%Y%m%d-%H%M%S")
     out.parent.mkdir(parents=True, exist_ok=True)
     from features.batch import open_engine
@@ -177,7 +178,8 @@ def train(asked: argparse.Namespace, settings: Settings) -> int:
     from app.evaluating import gate_and_track, told
 
     verdicts = gate_and_track(bundle, settings, _echo)
-    print(f"trained {bundle.version} into {bundle.path}\n{told(verdicts, bundle.path)}")
+    taken = time.monotonic() - started
+    print(f"trained {bundle.version} into {bundle.path} in {taken:.0f} s\n{told(verdicts, bundle.path)}")
     return 0
 
 
