@@ -458,7 +458,7 @@ def _written(name: str, value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     if name.endswith("_seconds") and isinstance(value, float):
-        return f"{value * 1000:g}"
+        return f"{value * 1000:.12g}"
     if name in {"key", "cursor_key"}:
         return "***"
     if name == "redis_url":

@@ -107,6 +107,7 @@ def test_a_port_of_a_part_that_is_not_started_is_free_for_others() -> None:
 def test_every_setting_is_described_as_it_would_be_written() -> None:
     settings = Settings(http_port=9000, redis_url="redis://me:hunter2@cache:6379/0")
     rows = {row.variable: row for row in describe(settings)}
+    assert not any("e+" in row.default for row in rows.values())
     assert all(row.text for row in rows.values())
     assert (rows["STREAMREC_HTTP_PORT"].value, rows["STREAMREC_HTTP_PORT"].default) == ("9000", "8080")
     assert rows["STREAMREC_DEADLINE_MS"].value == "150"
