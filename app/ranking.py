@@ -44,7 +44,7 @@ async def _by_model(pipeline: Pipeline, user: UserFeatures, candidates: Candidat
     """The candidates under the model's scores, half of them where it has not memory for more."""
     if pipeline.mark.bad:
         if pipeline.mark.probe_due():
-            pipeline.shadow.offer("FULL", lambda: probe(pipeline, user, candidates))
+            pipeline.shadow.offer(DegradationLevel.FULL.name, lambda: probe(pipeline, user, candidates))
         raise Untrusted(pipeline.mark.why or "")
     try:
         return await pipeline.attempt(RANKING, lambda: _scored(pipeline.ranker, user, candidates, deadline), deadline)

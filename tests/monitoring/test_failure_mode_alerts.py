@@ -94,3 +94,7 @@ def test_the_table_of_failure_modes_names_only_rules_that_exist() -> None:
 
 def test_the_age_that_alerts_is_the_age_that_answers_tell() -> None:
     assert RULES["ModelStale"]["expr"].endswith(f"> {Settings().max_model_age_seconds:.0f}")
+
+
+def test_probes_of_a_bad_model_are_not_taken_for_a_rung_that_fails() -> None:
+    assert f'level!="{DegradationLevel.FULL.name}"' in RULES["ShadowRungFails"]["expr"]
