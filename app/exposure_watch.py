@@ -28,6 +28,7 @@ from domain.catalogue import Items
 from domain.errors import DependencyError
 from domain.slate import Campaign, ExposureQuota, Spent
 from features.online import mapped
+from features.shown import PROMOTED_SECONDS, promoted_key
 from reranking.groups import Groups, first_quota, grouped, new_items
 from reranking.ledger import CAMPAIGNS_KEY, DAY, KEPT_SECONDS, Totals, items_key, totals_key
 
@@ -89,6 +90,7 @@ class ExposureWatch:
     _queue: deque[Answer] = field(default_factory=deque, repr=False)
     _budgets: Mapping[str, int] = field(default_factory=dict, repr=False)
     _capped: OrderedDict[str, tuple[int, Counter[str]]] = field(default_factory=OrderedDict, repr=False)
+    _promoted: Counter[tuple[str, str]] = field(default_factory=Counter, repr=False)  # user and campaign, not yet told
     _state: ControlState | None = field(default=None, repr=False)
     _before: Totals | None = None
 
@@ -101,6 +103,7 @@ class ExposureWatch:
         promoted = Counter(item.campaign for item in answer.items if item.campaign)
         if user_id is not None and promoted:
             self._cap(user_id, promoted)
+            self._promoted.update({(user_id, name): count for name, count in promoted.items()})
 
     def spent(self, user_id: str | None, campaigns: tuple[Campaign, ...]) -> Mapping[str, Spent]:
         """What the campaigns used up: budgets as of the last judgement, the caps as this worker counted them today."""
@@ -124,6 +127,21 @@ class ExposureWatch:
                 raise
             self.dropped -= totals.lost
             metrics.exposure_counted(len(answers), totals.lost)
+
+    async def flush_caps(self, client: aioredis.Redis) -> None:
+        """Tell all workers what users saw of campaigns; raises ``DependencyError``, and then only this one knows."""
+        promoted, self._promoted = self._promoted, Counter()
+        if not promoted:
+            return
+        try:
+            async with client.pipeline(transaction=False) as pipe:
+                for (user_id, name), count in promoted.items():
+                    key = promoted_key(user_id, self._day())
+                    pipe.hincrby(key, name, count)
+                    pipe.expire(key, PROMOTED_SECONDS)
+                await pipe.execute()
+        except redis.exceptions.RedisError as error:
+            raise mapped(error) from error
 
     async def _write(self, client: aioredis.Redis, shown: Counter[str], totals: Totals, promoted: Counter[str]) -> None:
         day = self._day()
@@ -191,6 +209,7 @@ async def keep_counting(
         if shelf is None:
             continue
         try:
+            await watch.flush_caps(client)
             await watch.flush(client, shelf)
             if flush % FLUSHES_A_JUDGEMENT == 0:
                 await watch.judge(client, shelf)

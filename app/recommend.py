@@ -77,7 +77,7 @@ async def _full_path(pipeline: Pipeline, request: Request, deadline: Deadline, t
         ranked = await rank(pipeline, user, candidates, deadline, trail)
     offer_rungs(pipeline, request, user, candidates)
     with trail.timed("reranking"):
-        slate = Slate(ranked, request.limit, slate_context(pipeline, request, user.shown))
+        slate = Slate(ranked, request.limit, slate_context(pipeline, request, user))
         slate, skipped = apply(pipeline.rules, slate, deadline.within(pipeline.budget.reranking))
     for rule in skipped:
         trail.degradation.note(f"{rule}.timeout")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 import zlib
+from collections.abc import Mapping
 
 from app.pipeline import Pipeline
 from domain.arrays import NO_ROWS, Rows
 from domain.request import Request
-from domain.slate import Audience, SlateContext
-from domain.user import Shown
+from domain.slate import Audience, SlateContext, Spent
+from domain.user import Shown, UserFeatures
 
 EXPLORED = 10  # candidates a request that are there to be tried out
 
 
-def slate_context(pipeline: Pipeline, request: Request, shown: Shown | None = None) -> SlateContext:
+def slate_context(pipeline: Pipeline, request: Request, user: UserFeatures | None = None) -> SlateContext:
     now, items = time.time(), pipeline.items
+    spent = pipeline.spent(request.user_id)
     return SlateContext(
         now,
         items.genres,
@@ -27,9 +29,14 @@ def slate_context(pipeline: Pipeline, request: Request, shown: Shown | None = No
         facets=items.facets,
         audience=Audience(request.context.max_age_rating, request.context.region),
         quota=None if pipeline.shelf is None else pipeline.shelf.quota,
-        spent=pipeline.spent(request.user_id),
-        shown=shown or Shown.nothing(),
+        spent=_with_all_workers(spent, user.promoted) if user and user.promoted else spent,
+        shown=user.shown if user else Shown.nothing(),
     )
+
+
+def _with_all_workers(spent: Mapping[str, Spent], promoted: Mapping[str, int]) -> Mapping[str, Spent]:
+    """What this worker counted today, or what Redis heard from all of them, whichever is more."""
+    return {name: Spent(told.in_all, max(told.on_user_today, promoted.get(name, 0))) for name, told in spent.items()}
 
 
 def explored(pipeline: Pipeline, request: Request) -> Rows:

@@ -21,7 +21,7 @@ from fallbacks.stale_features import StaleFeatures
 from features.contract import CONTRACT
 from features.definitions import ItemFacts, context_codes, request_features, user_features
 from features.online import StoredUser
-from features.shown import ShownIds
+from features.shown import ShownIds, today
 from retrieval.gather import Attempt
 
 PART = "features"
@@ -148,6 +148,7 @@ class UserReader:
             freshness=freshness,
             reason=reason,
             shown=Shown.nothing() if stored is None else self._shown(stored.shown),
+            promoted=stored.promoted.by_campaign if stored and stored.promoted.day == today(time.time()) else {},
         )
 
     def _shown(self, shown: ShownIds) -> Shown:

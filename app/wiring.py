@@ -190,7 +190,14 @@ def build(bundle: Bundle, process: Process) -> Pipeline:
         offer=Offer.of(items.eligible),
         clock=bundle.clock,
         reader=UserReader(
-            store=online.OnlineStore(process.redis, project, CONTRACT, bundle.clock, with_shown=_remembers(process)),
+            store=online.OnlineStore(
+                process.redis,
+                project,
+                CONTRACT,
+                bundle.clock,
+                with_shown=_remembers(process),
+                with_promoted=any(campaign.daily_cap is not None for campaign in campaigns),
+            ),
             attempt=attempt,
             last_seen=process.last_seen,
             project=project,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -43,6 +44,7 @@ class UserFeatures:
     freshness: Freshness
     reason: str | None = None  # why it is not fresh, as ``features.cause``
     shown: Shown = field(default_factory=Shown.nothing)
+    promoted: Mapping[str, int] = field(default_factory=dict)  # campaign -> how often it was shown to them today
 
     @property
     def seen(self) -> Rows:

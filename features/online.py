@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -29,7 +30,7 @@ from features.contract import Contract, Feature
 from features.contract_diff import Meaning, differences
 from features.redis_connection import hardened
 from features.sentinel import PrimaryClient, PrimaryPool, SentinelAddress, connection_arguments, is_sentinel
-from features.shown import KEPT_SLATES, ShownIds, shown_key
+from features.shown import KEPT_SLATES, Promoted, ShownIds, promoted_key, shown_key, today
 from features.shown import decode as decode_shown
 
 Reason: TypeAlias = Literal["missing", "unexpected", "expired", "non_finite", "out_of_range"]
@@ -76,6 +77,7 @@ class StoredUser:
     stale: bool  # some feature is past its freshness limit
     problems: tuple[Problem, ...]
     shown: ShownIds = field(default_factory=ShownIds.none)
+    promoted: Promoted = field(default_factory=Promoted)
     has_batch: bool = True  # False: only the stream knows this user; the features are defaults, as of the read
 
 
@@ -88,20 +90,22 @@ class OnlineStore:
     contract: Contract = field(repr=False)
     clock: Clock
     with_shown: bool = False  # also read what the user was shown lately, in the same round trip
+    with_promoted: bool = False  # and how often campaigns were shown to them today
 
     async def read(self, user_id: str) -> StoredUser | None:
         """The user's row, or None if the store has none. One round trip; raises only ``DependencyError``."""
         try:
-            values, slates = await self._fetch(user_id)
-            return self.decode(values, decode_shown(slates))
+            day = today(time.time())
+            values, slates, counts = await self._fetch(user_id, day)
+            return self.decode(values, decode_shown(slates), Promoted.read(day, counts))
         except redis.exceptions.RedisError as error:
             raise mapped(error) from error
 
-    async def _fetch(self, user_id: str) -> tuple[list[bytes | None], list[bytes]]:
+    async def _fetch(self, user_id: str, day: int) -> tuple[list[bytes | None], list[bytes], list[bytes]]:
         """HMGET on a connection of the pool, the command packed by hand: of its bytes only the key ever changes.
 
         That, without redis-py's retries and hooks around it, takes a quarter off the CPU of a read. The slates that the
-        user was shown are asked for in the same packet.
+        user was shown, and the campaigns they were shown today, are asked for in the same packet.
         """
         start, rest = self._command
         key = layout.row_key(self.project, user_id)
@@ -109,34 +113,41 @@ class OnlineStore:
         if self.with_shown:
             listed = shown_key(user_id)
             packet += b"*4\r\n$6\r\nLRANGE\r\n$%d\r\n%s\r\n$1\r\n0\r\n%s" % (len(listed), listed, _LAST_SLATE)
+        if self.with_promoted:
+            counted = promoted_key(user_id, day)
+            packet += b"*2\r\n$7\r\nHGETALL\r\n$%d\r\n%s\r\n" % (len(counted), counted)
         pool = self.client.connection_pool
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # a decorator hides its types
         try:
             await connection.send_packed_command(packet)
             values = cast("list[bytes | None]", await connection.read_response())
             slates = cast("list[bytes]", await connection.read_response()) if self.with_shown else []
+            counts = cast("list[bytes]", await connection.read_response()) if self.with_promoted else []
         except redis.exceptions.ResponseError:
             await connection.disconnect()  # there may be another answer on its way, which is nobody else's
             raise
         finally:
             await pool.release(connection)
-        return values, slates
+        return values, slates, counts
 
-    def decode(self, values: Sequence[bytes | None], shown: ShownIds | None = None) -> StoredUser | None:
+    def decode(
+        self, values: Sequence[bytes | None], shown: ShownIds | None = None, promoted: Promoted | None = None
+    ) -> StoredUser | None:
         """A user from the fields that ``layout.read_fields`` names, in that order; None where neither view has one.
 
         A bad feature is the contract's default and a problem. A batch row that does not say what it is as of has no
         age, so nothing in it can be trusted: that is a ``BadAnswer``.
         """
-        time, features, recents = values[0], values[1 : -len(layout.RECENTS)], values[-len(layout.RECENTS) :]
+        stamp, features, recents = values[0], values[1 : -len(layout.RECENTS)], values[-len(layout.RECENTS) :]
         problems: list[Problem] = []
         recent = _recent(recents, problems)
-        if time is None:
-            if recent is None and (shown is None or not shown.item_ids):
+        shown, promoted = shown or ShownIds.none(), promoted or Promoted()
+        if stamp is None:
+            if recent is None and not shown.item_ids and not promoted.by_campaign:
                 return None
-            return self._newcomer(recent or Recents.none(), problems, shown or ShownIds.none())
+            return self._newcomer(recent or Recents.none(), problems, shown, promoted)
         try:
-            as_of = layout.decode_time(time)
+            as_of = layout.decode_time(stamp)
         except ValueError as error:
             raise BadAnswer("the stored user does not say what it is as of") from error
         age = self.clock.now(None) - as_of
@@ -148,13 +159,15 @@ class OnlineStore:
             age,
             age > self._freshness,
             tuple(problems),
-            shown or ShownIds.none(),
+            shown,
+            promoted,
         )
 
-    def _newcomer(self, recent: Recents, problems: list[Problem], shown: ShownIds) -> StoredUser:
+    def _newcomer(self, recent: Recents, problems: list[Problem], shown: ShownIds, promoted: Promoted) -> StoredUser:
         """A user whom no batch has seen yet: nothing is known but the recents, and that is as of now."""
         now = self.clock.now(None)
-        return StoredUser(self.contract.user.defaults, recent, now, 0.0, False, tuple(problems), shown, has_batch=False)
+        defaults, told = self.contract.user.defaults, tuple(problems)
+        return StoredUser(defaults, recent, now, 0.0, False, told, shown, promoted, has_batch=False)
 
     def _row(self, values: Sequence[bytes | None], age: float, problems: list[Problem]) -> Floats:
         """``(U,)``: the raw columns of all features end to end, then one check of all values at once."""

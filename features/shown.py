@@ -8,8 +8,8 @@ bundles and contracts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import orjson
@@ -19,6 +19,9 @@ from domain.arrays import Seconds
 PREFIX = b"streamrec:shown:"
 KEPT_SLATES = 8
 KEPT_SECONDS = 3600
+PROMOTED = b"streamrec:promoted:"  # a hash a user and UTC day: campaign -> impressions
+DAY = 86_400
+PROMOTED_SECONDS = 2 * DAY
 
 log = logging.getLogger("streamrec.shown")
 
@@ -33,6 +36,29 @@ class ShownIds:
     @classmethod
     def none(cls) -> ShownIds:
         return cls((), np.empty(0, np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """How often campaigns were shown to a user on one UTC day, for their caps."""
+
+    day: int = 0  # since 1970
+    by_campaign: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, day: int, fields: Sequence[bytes]) -> Promoted:
+        """From a hash as Redis lists it, names and counts in turn; what is no count counts as nothing."""
+        pairs = zip(fields[::2], fields[1::2], strict=True)
+        return cls(day, {name.decode("utf-8", "replace"): int(count) for name, count in pairs if count.isdigit()})
+
+
+def today(now: float) -> int:
+    """Days since 1970, UTC."""
+    return int(now // DAY)
+
+
+def promoted_key(user_id: str, day: int) -> bytes:
+    return b"%s%d:%s" % (PROMOTED, day, user_id.encode("utf-8", "surrogatepass"))
 
 
 def shown_key(user_id: str) -> bytes:

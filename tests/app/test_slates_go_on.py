@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -31,7 +32,7 @@ from domain.deadline import Deadline
 from domain.errors import BadAnswer, BundleError
 from domain.request import Query
 from domain.slate import Campaign
-from features.shown import KEPT_SLATES, decode, encode, shown_key
+from features.shown import KEPT_SLATES, decode, encode, promoted_key, shown_key, today
 from release.bundle import Bundle, Publication
 from retrieval.popularity import Popularity
 from tests.app.fake_stages import Ranker
@@ -107,6 +108,25 @@ async def test_a_refresh_differs_whichever_worker_it_comes_to(
         await other.remembered(user, 2)
     assert not set(first) & set(second)
     assert await worker.slate(user_id=stranger()) == first  # nobody else's slate moves
+
+
+async def test_a_campaigns_cap_holds_in_every_worker_and_after_a_restart(
+    tiny_bundle: Bundle, redis_url: str, tmp_path: Path
+) -> None:
+    user, campaigns = stranger(), tmp_path / "campaigns.toml"
+    campaigns.write_text(
+        f'[[campaign]]\nname = "{user}"\nslots = [0]\nitem_ids = ["item-40"]\ndaily_cap = 2\n'
+        "starts_at = 2000-01-01T00:00:00Z\nends_at = 2100-01-01T00:00:00Z\n"
+    )
+    firsts = []
+    for _ in range(3):  # each a worker that has just been started
+        async with working(tiny_bundle, redis_url, tmp_path, rules="filters,promotion", campaigns=campaigns) as worker:
+            firsts.append((await worker.ask(user_id=user))["items"][0]["rule"])
+            await worker.serving.process.exposure.flush_caps(worker.serving.process.redis)
+            key = promoted_key(user, today(time.time()))
+            assert 0 < await worker.serving.process.redis.ttl(key) <= 2 * 86_400
+            assert (await worker.ask(user_id=stranger()))["items"][0]["item_id"] == "item-40"
+    assert firsts == ["promotion", "promotion", None]
 
 
 async def test_without_the_rule_a_slate_stands_still_and_nothing_is_kept(
