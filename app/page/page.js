@@ -14,6 +14,7 @@ const TYPING_MS = 120;
 let user = "";
 let answer = null; // the slate on show
 let turn = 0; // whoever was asked about before must not be shown after
+let question = 0; // nor an item
 
 const say = (text) => {
   by("said").textContent = text;
@@ -48,6 +49,7 @@ async function ask(before) {
   const mine = ++turn;
   const deadline = by("deadline").value;
   by("slate").setAttribute("aria-busy", "true");
+  by("more").disabled = true; // it goes on from the slate that is about to be replaced
   try {
     const started = performance.now();
     const given = await api.recommend(user, deadline);
@@ -58,7 +60,10 @@ async function ask(before) {
     showInside(given, deadline, seen);
     return showSlate(given, known, before, watched);
   } finally {
-    if (mine === turn) by("slate").removeAttribute("aria-busy");
+    if (mine === turn) {
+      by("slate").removeAttribute("aria-busy");
+      by("more").disabled = false;
+    }
   }
 }
 
@@ -140,19 +145,24 @@ function keepFocus(place) {
 }
 
 async function more() {
+  const mine = turn;
+  by("more").disabled = true; // the same page must not be added twice
   await telling(async () => {
     const next = await api.recommend(user, by("deadline").value, answer.cursor);
     const known = await described(next.items);
+    if (mine !== turn) return;
     answer = { ...answer, items: [...answer.items, ...next.items], cursor: next.cursor };
     addPage(next, known, watched);
     by("more").hidden = !next.cursor;
     say(`${count(next.items.length, "more item")}.`);
   });
+  if (mine === turn) by("more").disabled = false;
 }
 
 async function whyNot(item) {
-  const box = by("asked");
-  const told = await api.why(user, item).catch((error) => ({ refused: error.message }));
+  const [who, mine, box] = [user, ++question, by("asked")];
+  const told = await api.why(who, item).catch((error) => ({ refused: error.message }));
+  if (who !== user || mine !== question) return;
   const head = el("p", {}, el("b", {}, told.item?.title || item));
   const body = told.item ? explained(told.item, told.funnel?.ranked) : [el("p", {}, `Not told: ${told.refused}.`)];
   box.replaceChildren(head, ...body.filter(Boolean));

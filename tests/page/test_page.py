@@ -67,6 +67,28 @@ def told_at(page: Page, address: str, body: dict[str, Any]) -> None:
     page.route(f"**{address}", fulfil)
 
 
+def held_at(page: Page, address: str, field: str) -> list[Route]:
+    """Requests with the field in their bodies, as they come: they wait for the test to answer them."""
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if field in body_of(route.request):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route(f"**{address}", hold)
+    return held
+
+
+def await_held(page: Page, held: list[Route], n: int) -> None:
+    def there() -> bool:
+        page.wait_for_timeout(20)
+        return len(held) == n
+
+    eventually(there, 20)
+
+
 def body_of(request: Request) -> dict[str, Any]:
     body: dict[str, Any] = request.post_data_json or {}
     return body
@@ -250,6 +272,61 @@ def test_a_slate_goes_on_by_its_cursor(open_page: Open) -> None:
     expect(page.locator(".item .place")).to_have_text(["1", "2", "3"])
     expect(page.get_by_role("button", name="Next page")).to_be_hidden()
     expect(page.get_by_role("button", name="Watched Ronin")).to_be_focused()
+
+
+def test_the_next_page_is_added_once_and_to_nobody_elses_slate(open_page: Open) -> None:
+    page = open_page("/?user=42")
+    told_at(page, "/v1/recommendations", ANSWER)
+    page.get_by_role("button", name="Ask again").click()
+    expect(page.locator(".item")).to_have_count(2)
+    page.unroute_all()
+    held = held_at(page, "/v1/recommendations", "cursor")
+    more = page.get_by_role("button", name="Next page")
+    more.dblclick()
+    expect(more).to_be_disabled()
+    assert len(held) == 1
+    held[0].fulfill(json=NEXT_PAGE | {"cursor": "after"})
+    expect(page.locator(".item")).to_have_count(3)
+    more.click()
+    await_held(page, held, 2)
+    page.get_by_label("User id").fill("547")
+    page.get_by_label("User id").press("Enter")
+    expect(page.locator("#said")).to_contain_text("547")
+    before = shown_ids(page)
+    with page.expect_response("**/v1/recommendations"):
+        held[1].fulfill(json=NEXT_PAGE)
+    expect(more).to_be_enabled()
+    assert shown_ids(page) == before
+
+
+def test_an_answer_about_an_item_is_not_told_of_the_next_user(open_page: Open) -> None:
+    page = open_page("/?user=42")
+    held = held_at(page, "/v1/why", "item_id")
+    page.get_by_label("Item id").fill("r")
+    page.get_by_label("Item id").press("Enter")
+    await_held(page, held, 1)
+    page.get_by_label("User id").fill("547")
+    page.get_by_label("User id").press("Enter")
+    expect(page.locator("#said")).to_contain_text("547")
+    with page.expect_response("**/v1/why"):
+        held[0].fulfill(json=DISPLACED)
+    page.evaluate("new Promise((resolve) => setTimeout(resolve))")
+    expect(page.locator("#asked")).to_be_hidden()
+
+
+def test_each_source_has_a_colour_of_its_own(open_page: Open, service: Service) -> None:
+    page = open_page("/?user=42")
+    names = httpx.get(f"{service.address}/healthz", timeout=10).json()["sources"]
+    colours = page.evaluate(
+        """names => names.map(name => {
+          const source = document.body.appendChild(document.createElement('span'));
+          source.className = 'source';
+          source.dataset.source = name;
+          return getComputedStyle(source, '::before').backgroundColor;
+        })""",
+        [*names, "of no name"],
+    )
+    assert len(set(colours)) == len(names) + 1
 
 
 def test_why_not_tells_where_an_item_fell_out(open_page: Open) -> None:
