@@ -97,9 +97,8 @@ def forced_rows(tried: Rows, promoted: Rows, limit: int, seed: int) -> Rows:
     """
     if not len(tried) and not len(promoted):
         return NO_ROWS
-    random, room = np.random.default_rng(seed), _room(limit)
-    tried = _drawn(tried, room, random)
-    promoted = _drawn(np.setdiff1d(promoted, tried), room - len(tried), random)
+    tried = _drawn(tried, _room(limit), seed)
+    promoted = _drawn(np.setdiff1d(promoted, tried), _room(limit) - len(tried), seed)
     return np.union1d(tried, promoted)
 
 
@@ -107,8 +106,8 @@ def _room(limit: int) -> int:
     return limit // 5
 
 
-def _drawn(rows: Rows, n: int, random: np.random.Generator) -> Rows:
-    return rows if len(rows) <= n else random.choice(rows, n, replace=False)
+def _drawn(rows: Rows, n: int, seed: int) -> Rows:
+    return rows if len(rows) <= n else np.random.default_rng(seed).choice(rows, n, replace=False)
 
 
 def with_forced(candidates: Candidates, forced: Rows, limit: int) -> Candidates:
