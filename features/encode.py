@@ -55,7 +55,9 @@ def encode_candidates(user: UserFeatures, candidates: Candidates, item_features:
     rank = np.where(proposed, candidates.source_ranks, np.inf)
     pairs = _pairs(user, candidates, item_features, genres)
     columns = np.concatenate([score, score / best, RANK_SCALE / (RANK_SCALE + rank), pairs], axis=1)
-    return np.nan_to_num(columns, copy=False, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    if not np.isfinite(columns).all():
+        np.nan_to_num(columns, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return columns.astype(np.float32, copy=False)
 
 
 def _pairs(user: UserFeatures, candidates: Candidates, item_features: Floats, genres: Mask) -> Floats:
