@@ -35,8 +35,7 @@ def test_who_is_sure_comes_before_all_others(values: list[float], random: np.ran
 
 @given(scores, st.integers(0, 60), st.booleans())
 def test_the_first_k_are_the_beginning_of_the_whole_order(values: list[float], k: int, alike: bool) -> None:
-    score = np.array(values, np.float32)
-    score = np.round(score / np.float32(2**99)) if alike else score
+    score = np.array([round(value / 2**99) if alike else value for value in values], np.float32)
     assert best_first(score, k=k).tolist() == best_first(score)[:k].tolist()
 
 
