@@ -100,10 +100,9 @@ class ExposureWatch:
             self.dropped += 1
             return
         self._queue.append(answer)
-        promoted = Counter(item.campaign for item in answer.items if item.campaign)
-        if user_id is not None and promoted:
-            self._cap(user_id, promoted)
-            self._promoted.update({(user_id, name): count for name, count in promoted.items()})
+        if user_id is not None and answer.promoted:
+            self._cap(user_id, Counter(answer.promoted))
+            self._promoted.update({(user_id, name): count for name, count in answer.promoted.items()})
 
     def spent(self, user_id: str | None, campaigns: tuple[Campaign, ...]) -> Mapping[str, Spent]:
         """What the campaigns used up: budgets as of the last judgement, the caps as this worker counted them today."""
@@ -119,7 +118,7 @@ class ExposureWatch:
             places = shown.total()
             promised = round(shelf.promised * places * 1000) if shelf.owing else 0
             totals = Totals(len(answers), places, promised, shelf.delivered(shown), self.dropped)
-            promoted = Counter(item.campaign for answer in answers for item in answer.items if item.campaign)
+            promoted = sum((Counter(answer.promoted) for answer in answers), Counter[str]())
             try:
                 await self._write(client, shown, totals, promoted)
             except DependencyError:

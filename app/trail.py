@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -55,6 +56,7 @@ class Trail:
             timing=self.timing,
             proposed=self.proposed,
             ranked=self.ranked,
+            promoted=_promoted(slate) if slate.promoted else {},
             asked_ranker=self.asked,
             arms=pipeline.arms,
             inside=inside(pipeline, self.trace, slate, query.why) if query.debug else None,
@@ -62,6 +64,10 @@ class Trail:
         if self.trace is not None and query.why is None:
             pipeline.recorder.offer(pipeline, query, answer, self.trace)
         return answer
+
+
+def _promoted(slate: Slate) -> dict[str, int]:
+    return Counter(slate.promoted[row] for row in slate.shown.item_row.tolist() if row in slate.promoted)
 
 
 def _items(pipeline: Pipeline, slate: Slate) -> tuple[Item, ...]:
@@ -77,7 +83,6 @@ def _items(pipeline: Pipeline, slate: Slate) -> tuple[Item, ...]:
             score,
             tuple(name for name, proposed in zip(names, by, strict=True) if proposed),
             slate.moved.get(row),
-            slate.promoted.get(row),
         )
         for row, item_id, title, score, by in zip(*columns, strict=True)
     )

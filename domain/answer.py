@@ -18,7 +18,6 @@ class Item:
     score: float
     sources: tuple[str, ...]
     rule: str | None
-    campaign: str | None = None  # which it was promoted for, whatever rule moved it since
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +39,7 @@ class Answer:
     cursor: str | None = None  # asks for the next page
     arms: Mapping[str, str] = field(default_factory=dict)  # experiment layer -> arm
     inside: Inside | None = None  # under debug
+    promoted: Mapping[str, int] = field(
+        default_factory=dict
+    )  # campaign -> places it has, whatever rule moved them since
     asked_ranker: bool = True  # False: the order is that of the merge, for a user without any event

@@ -52,8 +52,10 @@ def shelf_of(bundle: Bundle, promised: float = 0.05) -> Shelf:
 
 
 def answer(*rows: int, campaign: str | None = None) -> Answer:
-    items = tuple(Item(f"item-{row:02d}", "", 0.5, (), "diversity", campaign) for row in rows)
-    return Answer("r", "b", items, DegradationLevel.FULL, (), {}, {}, 0)
+    items = tuple(Item(f"item-{row:02d}", "", 0.5, (), "diversity") for row in rows)
+    return Answer(
+        "r", "b", items, DegradationLevel.FULL, (), {}, {}, 0, promoted={campaign: len(rows)} if campaign else {}
+    )
 
 
 async def test_slates_of_all_workers_add_up_by_item_and_in_all(client: aioredis.Redis, tiny_bundle: Bundle) -> None:
