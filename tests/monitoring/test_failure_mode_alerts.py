@@ -43,6 +43,7 @@ EMITTED: dict[tuple[str, str], set[str]] = {
     ("streamrec_admissions_total", "path"): set(Admitted),
     ("streamrec_admissions_total", "priority"): set(Priority),
     ("streamrec_access_total", "outcome"): {outcome.value for outcome in Outcome},
+    ("streamrec_shadow_runs_total", "level"): {level.name for level in DegradationLevel},
     ("streamrec_shadow_runs_total", "outcome"): {"ok", "empty", "dropped", "timeout", "bug", *CAUSES},
     ("streamrec_exposure_slates_total", "outcome"): {"counted", "lost"},
     ("streamrec_exposure_ratio", "measure"): {
