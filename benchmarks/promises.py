@@ -65,10 +65,17 @@ def gate(rig: Rig, name: str) -> Told:
         (f"{name}: {table['rate']:g}/s for {table['seconds']:g} s", f"{latency} ms"),
         (f"{name}: promised", wanted),
         (f"{name}: answered, at FULL", f"{result.availability:.2%}, {result.level_ratio('FULL'):.2%}"),
+        (f"{name}: levels and reasons", _told(result)),
         (f"{name}: calls that Triton answered", f"{witness.ranked:g} of {len(result.samples)} requests"),
         (f"{name}: sent late, p99", f"{result.sending_delay * 1000:.1f} ms"),
     ]
     return Told(rows, broken)
+
+
+def _told(result: LoadResult) -> str:
+    """What kept answers from FULL, the most frequent first."""
+    counts = [*result.levels.most_common(), *result.reasons.most_common(6)]
+    return ", ".join(f"{name} {count / len(result.samples):.2%}" for name, count in counts)
 
 
 def start(rig: Rig) -> Told:
