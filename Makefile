@@ -66,7 +66,7 @@ baseline: setup ## Make this machine's costs the baseline that `make bench` comp
 	$(BIN)/python -m benchmarks.stages --write
 
 capacity: setup ## Measure the CPU of a request at two rates, check its targets, and write docs/capacity.md from it
-	$(BIN)/python -m benchmarks.cpu_per_request --rates 50 150 --json benchmarks/cpu.json --write
+	$(BIN)/python -m benchmarks.cpu_per_request --rates 50 100 --json benchmarks/cpu.json --write
 	$(BIN)/python -m benchmarks.capacity
 
 peers: setup ## Our p95 beside LibRecommender's serving and the stack put together from documentation, at their limits
