@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from domain.errors import BreakerOpen, DependencyError, Late
 from fallbacks.breakers import Breaker
 
 T = TypeVar("T")
+
+_log = logging.getLogger("streamrec.guard")
 
 
 class Observer(Protocol):
@@ -27,6 +30,9 @@ class Guard:
     The timeout lies inside the breaker, so that lateness counts against the dependency. A caller's cancellation counts
     as nothing and keeps its type. A call granted less than half of the dependency's ``fair_seconds`` says nothing about
     it either, when late: the time was spent before it.
+
+    A probe of a half-open breaker runs beside the request that brought it, which is told at once that the breaker is
+    open: nobody waits for what was broken a moment ago, and may still hang.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class Guard:
         self._fair_seconds = fair_seconds
         self.observe = observe
         self.clock = clock
+        self._probes: set[asyncio.Task[None]] = set()
 
     def hold(self, names: frozenset[str]) -> None:
         """Ask these no more, and the others again."""
@@ -55,22 +62,27 @@ class Guard:
 
     async def attempt(self, name: str, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         """What ``work()`` returns, by ``deadline``; raises ``DependencyError``, or whatever bug ``work`` has."""
-        with _Call(self, name, fair=deadline.remaining >= self._fair_seconds[name] / 2):
-            try:
-                async with deadline.timeout():
-                    return await work()
-            except TimeoutError as error:
-                raise Late(name) from error
+        call = _Call(self, name, fair=deadline.remaining >= self._fair_seconds[name] / 2)
+        call.admit()
+        if not call.probe:
+            return await _made(call, work, deadline)
+        beside = asyncio.create_task(_probed(call, work, deadline))
+        self._probes.add(beside)  # the loop holds its tasks weakly
+        beside.add_done_callback(self._probes.discard)
+        self.observe(name, BreakerOpen.cause, 0.0)
+        raise BreakerOpen(name)
 
     def compute(self, name: str, work: Callable[[], T]) -> T:
         """The same for what computes in line: nothing interrupts it, so it has no timer. It may be slow, never late."""
-        with _Call(self, name, fair=False):
+        call = _Call(self, name, fair=False)
+        call.admit()
+        with call:
             return work()
 
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """Around one call: asks the breaker before, tells it and the observer after. Whatever is raised passes."""
+    """One call: asks the breaker before it, tells it and the observer after it. Whatever is raised passes."""
 
     guard: Guard
     name: str
@@ -78,12 +90,15 @@ class _Call:
     probe: int = 0
     started: float = 0.0
 
-    def __enter__(self) -> None:
+    def admit(self) -> None:
+        """Before ``with``: take a place, or raise ``BreakerOpen``."""
         try:
             self.probe = self.guard.admitted(self.name)
         except BreakerOpen as error:
             self.guard.observe(self.name, error.cause, 0.0)
             raise
+
+    def __enter__(self) -> None:
         self.started = self.guard.clock()
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -95,6 +110,25 @@ class _Call:
         else:
             breaker.forget(probe=self.probe)
         self.guard.observe(self.name, _outcome(error), seconds)
+
+
+async def _made(call: _Call, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
+    with call:
+        try:
+            async with deadline.timeout():
+                return await work()
+        except TimeoutError as error:
+            raise Late(call.name) from error
+
+
+async def _probed(call: _Call, work: Callable[[], Awaitable[object]], deadline: Deadline) -> None:
+    """Only the breaker wants to know how it ended."""
+    try:
+        await _made(call, work, deadline)
+    except DependencyError:
+        return
+    except Exception:  # noqa: BLE001  # no request hears of it
+        _log.exception("a probe of %s failed by itself", call.name)
 
 
 def _outcome(error: BaseException | None) -> str:

@@ -96,7 +96,12 @@ class BadAnswer(DependencyError):
 
 
 class BadScores(BadAnswer):
-    """A ranker's scores, which cannot decide an order: of the wrong count, not finite, or all the same."""
+    """A ranker's scores, which cannot decide an order: of the wrong count, not finite, or all the same.
+
+    The server is well; its model is marked bad, which is not the breaker's business.
+    """
+
+    is_fault: ClassVar[bool] = False
 
 
 class OutOfMemory(DependencyError):

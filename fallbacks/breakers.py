@@ -1,7 +1,7 @@
 """Circuit breaking: stop asking what keeps failing, and find out carefully when it works again.
 
-    closed     every call goes through. Over the last ``window_seconds``, with at least ``minimum_calls``, a share of
-               failed or slow calls of ``threshold_ratio`` opens it.
+    closed     every call goes through. Of the last ``window_calls`` within ``window_seconds``, of which there must be
+               ``minimum_calls``, a share of failed or slow ones of ``threshold_ratio`` opens it.
     open       nobody goes through for ``open_seconds``, with jitter; the time doubles with each failed probing, up to
                ``open_seconds_limit``.
     half_open  at most ``probes`` calls are in flight at once; that many successes in a row close it, one failure opens.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,7 +24,6 @@ import pybreaker
 from domain.errors import BreakerOpen
 
 NEVER = 1_000_000_000
-BUCKETS = 10
 MAX_DOUBLINGS = 30  # an outage may outlast what a float can double
 
 
@@ -32,6 +32,7 @@ class BreakerPolicy:
     """When to trip and when to try again. Times are in seconds."""
 
     window_seconds: float = 10.0
+    window_calls: int = 100  # so that under load it is not 5 s until half of 10 s have failed
     minimum_calls: int = 20
     threshold_ratio: float = 0.5
     slow_seconds: float = float("inf")
@@ -40,29 +41,27 @@ class BreakerPolicy:
     probes: int = 3
 
     def __post_init__(self) -> None:
-        if not (0 < self.threshold_ratio <= 1 and self.minimum_calls > 0 and self.probes > 0):
+        if not (0 < self.threshold_ratio <= 1 and 0 < self.minimum_calls <= self.window_calls and self.probes > 0):
             raise ValueError(f"breaker policy makes no sense: {self}")
 
 
 @dataclass(slots=True)
 class _Window:
-    """Calls and faults in ``BUCKETS`` slices of the last ``seconds``."""
+    """The last ``calls`` calls within ``seconds``, and how many of them were faults."""
 
     seconds: float
-    slices: dict[int, list[int]] = field(default_factory=dict)
+    calls: int
+    faults: int = 0
+    _latest: deque[tuple[float, bool]] = field(default_factory=deque)  # when, and whether it was a fault
 
     def add(self, now: float, *, fault: bool) -> None:
-        key = int(now * BUCKETS / self.seconds)
-        counts = self.slices.setdefault(key, [0, 0])
-        counts[0] += 1
-        counts[1] += fault
-        if len(self.slices) > BUCKETS:
-            self.slices = {at: kept for at, kept in self.slices.items() if at > key - BUCKETS}
+        self._latest.append((now, fault))
+        self.faults += fault
+        while len(self._latest) > self.calls or self._latest[0][0] <= now - self.seconds:
+            self.faults -= self._latest.popleft()[1]
 
-    def totals(self, now: float) -> tuple[int, int]:
-        oldest = int(now * BUCKETS / self.seconds) - BUCKETS
-        recent = [counts for key, counts in self.slices.items() if key > oldest]
-        return sum(counts[0] for counts in recent), sum(counts[1] for counts in recent)
+    def __len__(self) -> int:
+        return len(self._latest)
 
 
 class Breaker:
@@ -82,7 +81,7 @@ class Breaker:
         self._clock = clock
         self._jitter = jitter
         self._machine = pybreaker.CircuitBreaker(fail_max=NEVER, name=name, listeners=list(listeners))
-        self._window = _Window(policy.window_seconds)
+        self._window = self._nothing_seen()
         self._reopen_at = 0.0
         self._failed_probings = 0
         self._round = 0  # of probing; a probe of an earlier one says nothing about this one
@@ -127,8 +126,8 @@ class Breaker:
             self._open()
         elif not probe and self.state == pybreaker.STATE_CLOSED:
             self._count(fault=True)
-            calls, faults = self._window.totals(self._clock())
-            if calls >= self.policy.minimum_calls and faults >= self.policy.threshold_ratio * calls:
+            calls = len(self._window)
+            if calls >= self.policy.minimum_calls and self._window.faults >= self.policy.threshold_ratio * calls:
                 self._open()
 
     def forget(self, *, probe: int) -> None:
@@ -139,6 +138,9 @@ class Breaker:
     def _asks_for(self, probe: int) -> bool:
         """Whether it is a probe of the round that goes on now."""
         return probe == self._round and self.state == pybreaker.STATE_HALF_OPEN
+
+    def _nothing_seen(self) -> _Window:
+        return _Window(self.policy.window_seconds, self.policy.window_calls)
 
     def _count(self, *, fault: bool) -> None:
         self._window.add(self._clock(), fault=fault)
@@ -151,9 +153,9 @@ class Breaker:
 
     def _close(self) -> None:
         self._failed_probings = 0
-        self._window = _Window(self.policy.window_seconds)
+        self._window = self._nothing_seen()
         self._machine.close()
 
     def __repr__(self) -> str:
-        calls, faults = self._window.totals(self._clock())
-        return f"<Breaker {self.name} {self.state}: {faults} of {calls} calls failed>"
+        seen = self._window
+        return f"<Breaker {self.name} {self.state}: {seen.faults} of {len(seen)} calls failed>"

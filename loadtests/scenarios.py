@@ -69,6 +69,11 @@ def recovery_seconds(after: LoadResult, level: str = "FULL") -> float:
     return float("inf")
 
 
+def once_found_out(during: LoadResult, promises: dict[str, Any]) -> float:
+    """The p99 in ms from when the breakers must be open; until then each request finds out for itself what hangs."""
+    return during.between(promises["found_out_seconds"], float("inf")).quantile(99) * 1000
+
+
 def judged(scenario: Scenario, during: LoadResult, recovery: float, promises: dict[str, Any]) -> list[str]:
     """The promises that do not hold, a line each."""
     broken = []
@@ -87,6 +92,9 @@ def judged(scenario: Scenario, during: LoadResult, recovery: float, promises: di
     limit = promises["p99_ms"].get(scenario.name)
     if limit is not None and during.quantile(99) * 1000 > limit:
         broken.append(f"p99 {during.quantile(99) * 1000:.1f} ms, promised {limit}")
+    limit, found_out = promises["p99_found_out_ms"].get(scenario.name), once_found_out(during, promises)
+    if limit is not None and found_out > limit:
+        broken.append(f"p99 {found_out:.1f} ms once the breakers were open, promised {limit}")
     if scenario.recovers and recovery > promises["recovery_seconds"]:
         broken.append(f"FULL again after {recovery:.1f} s")
     return broken

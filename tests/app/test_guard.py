@@ -1,5 +1,6 @@
 import asyncio
 import functools
+from collections.abc import Callable
 
 import pytest
 
@@ -86,30 +87,71 @@ async def test_a_bug_passes_through_and_says_nothing_of_the_dependency(guard: Gu
     assert guard.breakers["redis"].state == "closed"
 
 
-async def test_half_open_lets_three_of_200_concurrent_callers_through() -> None:
-    now, asked = [0.0], 0
-    policy = BreakerPolicy(minimum_calls=2, probes=3)
-    breaker = Breaker("redis", policy, clock=lambda: now[0], jitter=lambda: 0.5)
-    guard = Guard({"redis": breaker}, {"redis": 0.01}, Seen())
-    gate = asyncio.Event()
+class HalfOpen:
+    """A guard whose breaker for ``redis`` has just become half open, and a call that waits at a gate."""
 
-    async def wait() -> int:
-        nonlocal asked
-        asked += 1
-        await gate.wait()
+    def __init__(self) -> None:
+        self.asked, self.gate, self.seen = 0, asyncio.Event(), Seen()
+        now = [0.0]
+        policy = BreakerPolicy(minimum_calls=2, probes=3)
+        self.breaker = Breaker("redis", policy, clock=lambda: now[0], jitter=lambda: 0.5)
+        self.guard = Guard({"redis": self.breaker}, {"redis": 0.01}, self.seen)
+        for _ in range(2):
+            self.breaker.fail(probe=0)
+        now[0] += policy.open_seconds * 1.01
+
+    async def wait(self) -> int:
+        self.asked += 1
+        await self.gate.wait()
         return 42
 
-    for _ in range(2):
-        with pytest.raises(Unreachable):
-            await guard.attempt("redis", refuse, Deadline.after(1))
-    now[0] += policy.open_seconds * 1.01
-    callers = [asyncio.create_task(guard.attempt("redis", wait, Deadline.after(60))) for _ in range(200)]
-    await asyncio.sleep(0)
-    assert (asked, breaker.state) == (3, "half-open")
-    gate.set()
+    async def until(self, come: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not come():  # noqa: ASYNC110 - states have no event
+                await asyncio.sleep(0.001)
+
+
+async def test_half_open_lets_three_of_200_concurrent_callers_through_and_makes_none_of_them_wait() -> None:
+    half = HalfOpen()
+    callers = [half.guard.attempt("redis", half.wait, Deadline.after(60)) for _ in range(200)]
     told = await asyncio.gather(*callers, return_exceptions=True)
-    assert (told.count(42), sum(isinstance(one, BreakerOpen) for one in told)) == (3, 197)
-    assert breaker.state == "closed"
+    assert sum(isinstance(one, BreakerOpen) for one in told) == 200
+    await asyncio.sleep(0)
+    assert (half.asked, half.breaker.state) == (3, "half-open")
+    half.gate.set()
+    await half.until(lambda: half.breaker.state == "closed")
+    assert await half.guard.attempt("redis", answer, Deadline.after(1)) == 42
+    assert half.seen == [("redis", "open")] * 200 + [("redis", "ok")] * 4
+
+
+async def test_a_probe_that_hangs_costs_its_request_nothing_and_opens_the_breaker_again() -> None:
+    half = HalfOpen()
+    with pytest.raises(BreakerOpen):
+        await half.guard.attempt("redis", hang, Deadline.after(0.02))
+    await half.until(lambda: half.breaker.state == "open")
+    assert half.seen == [("redis", "open"), ("redis", "timeout")]
+
+
+async def test_a_probe_outlives_the_request_that_brought_it() -> None:
+    half = HalfOpen()
+    asking = asyncio.create_task(half.guard.attempt("redis", half.wait, Deadline.after(60)))
+    await asyncio.wait({asking})
+    asking.cancel()
+    half.gate.set()
+    await half.until(lambda: half.seen[-1] == ("redis", "ok"))
+    assert half.breaker.state == "half-open"
+
+
+async def test_a_bug_in_a_probe_is_told_and_gives_its_place_back(caplog: pytest.LogCaptureFixture) -> None:
+    async def bug() -> int:
+        raise ZeroDivisionError
+
+    half = HalfOpen()
+    for _ in range(10):
+        with pytest.raises(BreakerOpen):
+            await half.guard.attempt("redis", bug, Deadline.after(1))
+        await asyncio.sleep(0)
+    assert caplog.messages.count("a probe of redis failed by itself") == 10
 
 
 async def test_a_dependency_that_is_slow_half_of_the_time_is_left_alone() -> None:

@@ -47,6 +47,17 @@ def test_it_trips_on_a_failure_rate_not_on_a_row_of_failures(breaker: Breaker) -
     assert breaker.state == "open"
 
 
+def test_however_well_it_was_before_fifty_faults_in_a_row_are_enough(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(1000):
+        clock.now += 0.001
+        call(breaker, ok=True)
+    for _ in range(49):
+        call(breaker, ok=False)
+    assert breaker.state == "closed"
+    call(breaker, ok=False)
+    assert breaker.state == "open"
+
+
 def test_too_few_calls_say_nothing(breaker: Breaker) -> None:
     for _ in range(19):
         call(breaker, ok=False)
