@@ -21,7 +21,7 @@ import redis.asyncio as aioredis
 
 from app import metrics
 from app.event_parts import open_feed
-from app.program import run_process, stop_signal
+from app.processes.program import run_process, stop_signal
 from app.settings import Settings
 from domain.errors import BundleError, DependencyError, StartError, StreamRecError
 from events.consumer import Consumer, waited

@@ -20,9 +20,9 @@ from starlette.routing import request_response
 
 from app import admin_api, events_api, metrics, openapi, why_api, wire
 from app.access import Access, Outcome, bearer, roles_of_path
+from app.beside.exposing import Exposing
 from app.body import Bodies
 from app.edge import Patience, Readiness, Serving, answer, report_bug, request_id, seconds_of
-from app.exposing import Exposing
 from app.refusal import problem_response, refuse_http, refuse_invalid
 from domain.deadline import Deadline
 from domain.errors import DependencyError, InvalidRequest

@@ -30,7 +30,7 @@ from app.grpc_api import GrpcDoor
 from app.health import Heartbeat
 from app.http_api import create_app
 from app.orders import OrderBook
-from app.program import run_process, stop_signal
+from app.processes.program import run_process, stop_signal
 from app.settings import Settings
 from domain.errors import StartError
 

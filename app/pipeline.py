@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from app.exposure_watch import Shelf
-from app.shadow import Shadow
+from app.beside.exposure_watch import Shelf
+from app.beside.shadow import Shadow
 from app.user_reader import UserReader
 from domain.arrays import Floats
 from domain.catalogue import Items

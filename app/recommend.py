@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from app.beside.rungs import offer_rungs
 from app.falling_back import fallen_back
 from app.pipeline import Pipeline
 from app.ranking import NARROWED, rank
-from app.rungs import offer_rungs
 from app.slate_context import explored, seed_of, slate_context
 from app.trail import Trail
 from app.why import Merging, Trace

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from app.recorder import FORMAT, path_of
+from app.beside.recorder import FORMAT, path_of
 from app.settings import Settings
 from domain.arrays import Floats, Rows
 from domain.candidates import Candidates

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from app.feature_watch import FeatureWatch
+from app.beside.feature_watch import FeatureWatch
 from domain.arrays import Floats, Seconds
 from domain.catalogue import History, Items, Users
 from domain.clock import Clock

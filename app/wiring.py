@@ -21,26 +21,26 @@ import redis.asyncio as aioredis
 
 from app import metrics
 from app.admission import ADMITTED, Admission, AdmissionPolicy, Priority
+from app.beside.exposure_watch import ExposureWatch, Shelf, keep_counting
+from app.beside.feature_watch import keep_watching, watch_of
+from app.beside.memory_watch import MemoryWatch
+from app.beside.recall_watch import RecallWatch
+from app.beside.recorder import FileRecorder
+from app.beside.shadow import Shadow
 from app.cursor import Cursors, open_key
 from app.event_parts import open_log
 from app.events_api import ArmedLog
 from app.experiments import Experiments, read_experiments
-from app.exposure_watch import ExposureWatch, Shelf, keep_counting
 from app.falling_back import popular, precomputed
-from app.feature_watch import keep_watching, watch_of
 from app.guard import Guard
 from app.limit import LimitPolicy, Outcome
-from app.memory_watch import MemoryWatch
 from app.orders import Follower, OrderBook
 from app.pipeline import Budget, Pipeline
 from app.quality import QualityPolicy
 from app.ranking import RANKING
-from app.recall_watch import RecallWatch
 from app.recommend import recommend
-from app.recorder import FileRecorder
 from app.removals import Removals
 from app.settings import Settings
-from app.shadow import Shadow
 from app.user_reader import PART as FEATURES
 from app.user_reader import UserReader
 from domain.answer import Answer

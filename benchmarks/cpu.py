@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.process import Part
+from app.processes.process import Part
 
 SESSION = 3  # field of /proc/PID/stat, counted after the program's name
 

@@ -26,7 +26,7 @@ from typing import Any
 import redis
 import uvloop
 
-from app.process import Part
+from app.processes.process import Part
 from benchmarks.cpu import cpu_seconds, own_bytes
 from benchmarks.machine import headline, measured_on
 from benchmarks.reference import reference_bundle

@@ -19,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from app.feature_watch import BATCH, FeatureWatch
+from app.beside.feature_watch import BATCH, FeatureWatch
 from domain.catalogue import History
 from domain.clock import LiveClock
 from domain.user import Freshness, UserFeatures

@@ -26,7 +26,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from app.process import Part, child_environment
+from app.processes.process import Part, child_environment
 from app.settings import Settings
 from benchmarks.cpu_per_request import MIN_FULL_RATIO, load
 from benchmarks.machine import headline, measured_on

@@ -32,7 +32,7 @@ from redis.asyncio import Redis
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from app.parts import start_redis
+from app.processes.parts import start_redis
 from domain.catalogue import IdTable, Items, TextTable, Users
 from domain.clock import LiveClock
 from features import layout

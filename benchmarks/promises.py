@@ -23,7 +23,7 @@ from pathlib import Path
 
 import uvloop
 
-from app.process import start_child
+from app.processes.process import start_child
 from benchmarks.machine import headline, measured_on
 from benchmarks.reference import reference_bundle
 from benchmarks.results import bullets, write_block

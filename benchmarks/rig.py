@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from app.parts import TritonPorts, remove_shared_memory, start_redis, start_triton
-from app.process import Part, await_ready, child_environment, launch
-from app.publishing import publish_folder, target_of
+from app.commands.publishing import publish_folder, target_of
+from app.processes.parts import TritonPorts, remove_shared_memory, start_redis, start_triton
+from app.processes.process import Part, await_ready, child_environment, launch
 from app.settings import Settings
 from domain.errors import BundleError
 from release.bundle import Bundle

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from app.process import Part
+from app.processes.process import Part
 from benchmarks.cpu import cpu_seconds
 
 TURN_SECONDS = 0.1

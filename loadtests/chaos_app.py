@@ -23,7 +23,7 @@ from app import metrics
 from app.health import Heartbeat
 from app.main import serve_until
 from app.pipeline import Pipeline
-from app.program import run_process, stop_signal
+from app.processes.program import run_process, stop_signal
 from app.settings import Settings
 from app.wiring import Serving, open_serving
 from domain.arrays import Floats

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.request import ProxyHandler, Request, build_opener
 
-from app.client import call
+from app.commands.client import call
 from loadtests.load_result import LoadResult
 from loadtests.traffic import STRANGER
 

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from app.parts import TritonPorts, remove_shared_memory, start_redis, start_triton
-from app.process import Part, launch
-from app.publishing import publish_folder, restore
+from app.commands.publishing import publish_folder, restore
+from app.processes.parts import TritonPorts, remove_shared_memory, start_redis, start_triton
+from app.processes.process import Part, launch
 from app.settings import Settings
 from loadtests.fault_proxy import FaultProxy, Mode
 from loadtests.http_connection import ConnectionLost, HttpConnection, Response

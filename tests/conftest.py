@@ -12,8 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from app.parts import TritonPorts, remove_shared_memory, start_redis, start_triton
-from app.process import Part
+from app.processes.parts import TritonPorts, remove_shared_memory, start_redis, start_triton
+from app.processes.process import Part
 from release.bundle import Bundle
 from tests import tiny_bundle as tiny
 

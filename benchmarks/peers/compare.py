@@ -29,7 +29,7 @@ from typing import Literal
 
 import orjson
 
-from app.process import Part, child_environment
+from app.processes.process import Part, child_environment
 from benchmarks.cpu_per_request import load
 from benchmarks.machine import headline, measured_on
 from benchmarks.reference import reference_bundle

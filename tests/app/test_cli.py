@@ -17,7 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.access import ANYBODY, Access, Outcome, Verdict, make_key
-from app.cli import features_text, main
+from app.cli import main
+from app.commands.reports import features_text
 from app.edge import Patience, Readiness
 from app.http_api import create_app
 from app.table import table

@@ -15,8 +15,8 @@ import redis.asyncio as aioredis
 
 from app.consume import consume, main, project_of
 from app.event_parts import open_log
-from app.parts import start_redis
-from app.process import Part
+from app.processes.parts import start_redis
+from app.processes.process import Part
 from app.settings import Settings
 from domain.errors import StartError
 from events.event import Event

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from app.exposing import Exposing
+from app.beside.exposing import Exposing
 
 
 async def test_those_who_ask_together_share_one_and_who_comes_later_gets_a_new_one() -> None:

@@ -11,8 +11,8 @@ import pytest
 import redis.asyncio as aioredis
 
 from app import metrics
+from app.beside.exposure_watch import ExposureWatch, Shelf, keep_counting
 from app.cli import main
-from app.exposure_watch import ExposureWatch, Shelf, keep_counting
 from app.removals import remove_items, without
 from domain.answer import Answer, Item
 from domain.catalogue import IdTable

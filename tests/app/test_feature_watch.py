@@ -15,8 +15,8 @@ import pytest
 import redis
 
 from app import metrics
+from app.beside.feature_watch import BATCH, FeatureWatch, keep_watching, tell, watch_of
 from app.cli import main
-from app.feature_watch import BATCH, FeatureWatch, keep_watching, tell, watch_of
 from app.settings import Settings
 from app.wiring import open_serving
 from domain.arrays import Floats

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from app.latency import Asked, NothingMeasured, allotments, ask, quantile, report
+from app.commands.latency import Asked, NothingMeasured, allotments, ask, quantile, report
 from app.settings import Settings
 
 TIMING = {"features": 1.0, "retrieval": 4.0, "ranking": 8.0, "reranking": 1.0, "total": 14.0}

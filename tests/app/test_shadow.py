@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.shadow import WAITING, Shadow
+from app.beside.shadow import WAITING, Shadow
 from domain.errors import BadAnswer
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.exposure_watch import Shelf
+from app.beside.exposure_watch import Shelf
 from app.replay import bundle_of, replayed
 from domain.catalogue import Facets
 from domain.slate import Campaign, ExposureQuota

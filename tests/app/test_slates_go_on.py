@@ -21,12 +21,12 @@ import pytest
 from app import metrics
 from app.admission import Admitted, Priority
 from app.admission import Path as WayIn
+from app.beside.recorder import KEPT_FILES, KEPT_SECONDS, path_of, prune
+from app.commands.why_text import replay_text, why_text
 from app.edge import Patience, Readiness
 from app.http_api import create_app
-from app.recorder import KEPT_FILES, KEPT_SECONDS, path_of, prune
 from app.replay import bundle_of, ranked_anew, read, replayed
 from app.settings import Settings
-from app.why_text import replay_text, why_text
 from app.wiring import Process, Serving, build
 from domain.deadline import Deadline
 from domain.errors import BadAnswer, BundleError

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from app.beside.shadow import Shadow
 from app.pipeline import Pipeline
 from app.recommend import recommend
-from app.shadow import Shadow
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel as Level
 from domain.request import Query

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from app.feature_watch import watch_of
+from app.beside.feature_watch import watch_of
 from app.user_reader import UserReader
 from app.wiring import item_facts
 from domain.clock import ReplayClock

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.evaluating import Asked, evaluate_and_report
+from app.commands.evaluating import Asked, evaluate_and_report
 from app.settings import Settings
 from domain.errors import BundleError, DatasetError
 from evaluation import protocol, report

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 import redis.asyncio as aioredis
 
-from app.parts import start_redis
-from app.process import Part
+from app.processes.parts import start_redis
+from app.processes.process import Part
 from features.online import ClientLimits, connect
 
 PATIENT = ClientLimits(connections=8, wait_seconds=5.0, connect_seconds=5.0, answer_seconds=5.0)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import redis.asyncio as aioredis
 
-from app.parts import start_redis
-from app.process import Part
+from app.processes.parts import start_redis
+from app.processes.process import Part
 from domain.errors import DependencyError
 from events.event import Event, decode
 from events.log import Batch, LogFull

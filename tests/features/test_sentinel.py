@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from app.parts import find_redis
-from app.process import Part, await_ready, launch
+from app.processes.parts import find_redis
+from app.processes.process import Part, await_ready, launch
 from app.settings import Settings
 from domain.errors import StartError
 from events.event import Event

@@ -16,8 +16,8 @@ import grpc
 import pytest
 
 from app.health import Heartbeat
-from app.parts import start_redis
-from app.process import Part
+from app.processes.parts import start_redis
+from app.processes.process import Part
 from app.settings import Settings
 from app.wiring import Serving
 from domain.answer import Answer

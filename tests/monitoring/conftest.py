@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.feature_watch import FeatureWatch
+from app.beside.feature_watch import FeatureWatch
 from app.user_reader import UserReader
 from domain.arrays import Floats
 from domain.catalogue import Items, Users

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from app import supervisor
-from app.keeper import Keeper
-from app.parts import find_redis
-from app.process import Part, launch
+from app.processes import supervisor
+from app.processes.keeper import Keeper
+from app.processes.parts import find_redis
+from app.processes.process import Part, launch
+from app.processes.supervisor import Service
 from app.settings import Settings
-from app.supervisor import Service
 
 ONCE = """#!/bin/sh
 [ -e {home}/hangs ] && exec sleep 600

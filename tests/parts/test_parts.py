@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import redis
 
-from app import parts
-from app.parts import TritonPorts, find_libpython, find_redis, inspect_triton, start_redis, start_triton
-from app.process import Part, await_ready, launch, require_free
+from app.processes import parts
+from app.processes.parts import TritonPorts, find_libpython, find_redis, inspect_triton, start_redis, start_triton
+from app.processes.process import Part, await_ready, launch, require_free
 from domain.errors import StartError
 
 FreePort = Callable[[], int]
@@ -153,7 +153,7 @@ def test_a_part_ends_when_its_parent_is_killed(run: Callable[[str], Part], tmp_p
         "import os, sys, time\n"
         "from pathlib import Path\n"
         f"sys.path.insert(0, {str(Path.cwd())!r})\n"
-        "from app.process import launch\n"
+        "from app.processes.process import launch\n"
         "program = [sys.executable, '-c', 'import time; time.sleep(60)']\n"
         f"print(launch('Child', program, '', Path({str(tmp_path / 'c.log')!r}), os.environ).process.pid, flush=True)\n"
         "time.sleep(60)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from app.restoring import LAST_DELAY_SECONDS, LOOK_SECONDS, Restorer, Restoring
+from app.processes.restoring import LAST_DELAY_SECONDS, LOOK_SECONDS, Restorer, Restoring
 from domain.errors import PublishError
 
 

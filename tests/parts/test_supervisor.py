@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from app.client import NotAnswering, call
-from app.keeper import Keeper
-from app.process import Part
+from app.commands.client import NotAnswering, call
+from app.processes.keeper import Keeper
+from app.processes.process import Part
 from domain.errors import StartError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import os, sys
 from app.settings import Settings
-from app.supervisor import serve
+from app.processes.supervisor import serve
 from domain.errors import StartError
 from tests import tiny_bundle
 

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from app.parts import TritonPorts
+from app.processes.parts import TritonPorts
 from domain.candidates import Candidates
 from domain.deadline import Deadline
 from domain.errors import BadAnswer, DependencyError, Late, ModelNotFound, OutOfMemory, Unreachable

@@ -10,8 +10,8 @@ import faiss
 import numpy as np
 import pytest
 
+from app.beside.recall_watch import RecallWatch
 from app.metrics import INDEX_RECALL
-from app.recall_watch import RecallWatch
 from retrieval.shadow import KEPT_QUERIES, SampledIndex, exact_rows
 
 D, N, LISTS = 8, 2000, 32

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.process import Part, await_ready, launch, require_free
+from app.processes.process import Part, await_ready, launch, require_free
 from app.settings import variable_of
 from domain.errors import StartError
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from app.client import call
+from app.commands.client import call
 from app.settings import Settings
 from app.table import table
 from domain.errors import StreamRecError

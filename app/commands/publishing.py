@@ -1,10 +1,10 @@
 """Publishing and restoring with this machine's settings.
 
-    python -m app.publishing publish FOLDER     what `streamrec publish FOLDER` does
-    python -m app.publishing restore            give Triton and Redis again what they lost of the current bundle
+    python -m app.commands.publishing publish FOLDER  what `streamrec publish FOLDER` does
+    python -m app.commands.publishing restore         give Triton and Redis again what they lost of the current bundle
 
 The supervisor publishes by a program of its own: Feast takes seconds to import and memory to keep. To restore takes no
-Feast (``app.restoring``).
+Feast (``app.processes.restoring``).
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - a program
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Start in order (parts, bundle, workers), stop in the opposite one (workers drain first). In between it looks every
 second whether everything that should be there is: a dead process is started again, and so is a Triton that could not
-start. ``app.restoring`` gives back what Triton and Redis lost. It never stands on the path of a request.
+start. ``app.processes.restoring`` gives back what Triton and Redis lost. It never stands on the path of a request.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from app import parts, process
 from app.access import open_access
-from app.client import NotAnswering, call
-from app.keeper import Keeper
-from app.parts import TritonPorts
-from app.process import Part, child_environment, run_child
-from app.publishing import lost, restore
-from app.restoring import Restoring
+from app.commands.client import NotAnswering, call
+from app.commands.publishing import lost, restore
+from app.processes import parts, process
+from app.processes.keeper import Keeper
+from app.processes.parts import TritonPorts
+from app.processes.process import Part, child_environment, run_child
+from app.processes.restoring import Restoring
 from app.settings import Settings, client_host, variable_of
 from domain.errors import StartError, StreamRecError
 from release.bundle import Bundle
@@ -215,7 +215,7 @@ class Service:
             if settings.bundle != settings.home / "current":
                 raise StartError(f"no bundle in {settings.bundle} (setting {variable_of('bundle')})")
             folder = self.make_bundle(settings, self.echo)
-            run_child("publishing", ["app.publishing", "publish", str(folder)], settings, PUBLISH_SECONDS)
+            run_child("publishing", ["app.commands.publishing", "publish", str(folder)], settings, PUBLISH_SECONDS)
         elif lost(settings):
             self._restore_before_serving()
 

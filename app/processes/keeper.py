@@ -2,7 +2,7 @@
 
 Nothing here waits: whether what was started has become ready is asked at the next looks, so that a part that hangs does
 not keep the others from being looked after. It starts in the thread that looks, because a child ends with the thread
-that started it (``app/tied.py``).
+that started it (``app/processes/tied.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from app.process import Part, is_up
+from app.processes.process import Part, is_up
 from domain.errors import StartError
 from release.publish import Echo
 

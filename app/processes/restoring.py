@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from app.publishing import features_lost, give_features, give_model, model_lost
+from app.commands.publishing import features_lost, give_features, give_model, model_lost
 from app.settings import Settings
 from domain.errors import StreamRecError
 from release.publish import Echo
