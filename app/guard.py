@@ -15,6 +15,8 @@ from fallbacks.breakers import Breaker
 
 T = TypeVar("T")
 
+STANDING_SHARE = 0.25  # of the time a dependency is given: with the loop so late, what is late may be the loop's doing
+
 _log = logging.getLogger("streamrec.guard")
 
 
@@ -29,7 +31,8 @@ class Guard:
 
     The timeout lies inside the breaker, so that lateness counts against the dependency. A caller's cancellation counts
     as nothing and keeps its type. A call granted less than half of the dependency's ``fair_seconds`` says nothing about
-    it either, when late: the time was spent before it.
+    it either, when late: the time was spent before it. Nor does one that is late or slow while this process has not the
+    CPU to look at its answer: ``standing()`` is the delay of its event loop, in seconds.
 
     A probe of a half-open breaker runs beside the request that brought it, which is told at once that the breaker is
     open: nobody waits for what was broken a moment ago, and may still hang.
@@ -42,17 +45,23 @@ class Guard:
         observe: Observer,
         *,
         clock: Callable[[], float] = time.monotonic,
+        standing: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.breakers = breakers
         self.held: frozenset[str] = frozenset()  # by an operator's order: not asked, whatever the breaker says
         self._fair_seconds = fair_seconds
         self.observe = observe
         self.clock = clock
+        self._standing = standing
         self._probes: set[asyncio.Task[None]] = set()
 
     def hold(self, names: frozenset[str]) -> None:
         """Ask these no more, and the others again."""
         self.held = names
+
+    def behind(self, name: str) -> bool:
+        """Whether what seems slow about a dependency may be this process's own delay."""
+        return self._standing() > self._fair_seconds[name] * STANDING_SHARE
 
     def admitted(self, name: str) -> int:
         """Take a place, or raise ``BreakerOpen``. The round of the probe that this call is; 0 if it is none."""
@@ -103,13 +112,16 @@ class _Call:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         breaker, seconds = self.guard.breakers[self.name], self.guard.clock() - self.started
-        if error is None:
+        if error is None and not (breaker.slow(seconds) and self.guard.behind(self.name)):
             breaker.succeed(seconds, probe=self.probe)
-        elif isinstance(error, DependencyError) and (self.fair if isinstance(error, Late) else error.is_fault):
+        elif isinstance(error, DependencyError) and self._blames(error):
             breaker.fail(probe=self.probe)
         else:
             breaker.forget(probe=self.probe)
         self.guard.observe(self.name, _outcome(error), seconds)
+
+    def _blames(self, error: DependencyError) -> bool:
+        return self.fair and not self.guard.behind(self.name) if isinstance(error, Late) else error.is_fault
 
 
 async def _made(call: _Call, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:

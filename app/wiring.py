@@ -20,7 +20,7 @@ import pybreaker
 import redis.asyncio as aioredis
 
 from app import metrics
-from app.admission import ADMITTED, Admission, AdmissionPolicy, Priority
+from app.admission import ADMITTED, Admission, AdmissionPolicy, Priority, StandingDelay
 from app.beside.exposure_watch import ExposureWatch, Shelf, keep_counting
 from app.beside.feature_watch import keep_watching, watch_of
 from app.beside.memory_watch import MemoryWatch
@@ -119,9 +119,10 @@ class Process:
     @classmethod
     def of(cls, settings: Settings) -> Process:
         """Everything made, nothing connected yet: a dependency that is away now is found out by the first request."""
-        client, guard = online.connect(settings.redis_address), _guard(settings)
+        client = online.connect(settings.redis_address)
         experiments = read_experiments(settings.experiments, SOURCES)
         events, admission = open_log(settings), _admission(settings)
+        guard = _guard(settings, admission.delay)
         return cls(
             settings,
             client,
@@ -158,7 +159,7 @@ def _admission(settings: Settings) -> Admission:
     return Admission(policy, metrics.admitted)
 
 
-def _guard(settings: Settings) -> Guard:
+def _guard(settings: Settings, delay: StandingDelay) -> Guard:
     """One breaker a dependency. A source's ceiling is all of retrieval's."""
     ceilings = {FEATURES: settings.features_seconds, RANKING: settings.ranking_seconds}
     ceilings |= dict.fromkeys(SOURCES, settings.retrieval_seconds)
@@ -168,7 +169,7 @@ def _guard(settings: Settings) -> Guard:
     breakers = {name: Breaker(name, BreakerPolicy(slow_seconds=slow[name]), listeners=(listener,)) for name in ceilings}
     for name, breaker in breakers.items():
         metrics.breaker_is(name, breaker.state)
-    return Guard(breakers, ceilings, metrics.dependency_called)
+    return Guard(breakers, ceilings, metrics.dependency_called, standing=lambda: delay.seconds)
 
 
 class _TellMetrics(pybreaker.CircuitBreakerListener):

@@ -107,9 +107,13 @@ class Breaker:
         self._probing += 1
         return self._round
 
+    def slow(self, seconds: float) -> bool:
+        """Whether an answer after ``seconds`` is as bad as none."""
+        return seconds > self.policy.slow_seconds
+
     def succeed(self, seconds: float, *, probe: int) -> None:
         """The call answered after ``seconds``; slow is as bad as wrong."""
-        if seconds > self.policy.slow_seconds:
+        if self.slow(seconds):
             self.fail(probe=probe)
         elif not probe:
             self._count(fault=False)

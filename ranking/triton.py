@@ -32,6 +32,10 @@ ONE_BATCH = 16
 """Calls that may be unanswered at once where no more are usual. It is the model's max_batch_size; at 200 rankings a
 second, the last of them is answered within the ranking stage's ceiling of 80 ms."""
 
+MOST_OVERDUE = 4
+"""Answers that may be overdue at once: past that Triton hangs, or as good as. More than the probes of a breaker, which
+may be what is overdue when it asks again."""
+
 CHANNEL_ARGS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
@@ -49,9 +53,11 @@ class TritonChannel:
         self.address = address
         self._usual = usual
         self._calls: set[asyncio.Future[Any]] = set()
+        self._overdue: set[asyncio.Future[Any]] = set()  # of them, those whose callers waited in vain
 
     def _ended(self, call: asyncio.Future[Any]) -> None:
         self._calls.discard(call)
+        self._overdue.discard(call)
         if not call.cancelled():
             call.exception()  # looked at, in case nobody waited for it any more
 
@@ -70,12 +76,15 @@ class TritonChannel:
         A caller that leaves or is out of time does not cancel the call: tritonserver 2.51 dies of cancelled calls
         (signal 11 under `make chaos`'s cancel storm). It ends by itself soon after, and until then it counts as
         unanswered: past what Triton answers in time the next call is ``Busy`` without being sent, or those left behind
-        would make everybody else's late. ``timeout`` tells a queue policy, where one is configured, to drop what it has
-        not begun.
+        would make everybody else's late. Where some waited in vain and still have no answer, the next need not wait to
+        find out: ``Late`` at once, which the breaker counts. ``timeout`` tells a queue policy, where one is
+        configured, to drop what it has not begun.
         """
         seconds = deadline.remaining
         if seconds <= 0:  # a client_timeout of zero would mean no timeout
             raise Late("no time left to ask Triton")
+        if len(self._overdue) >= MOST_OVERDUE:
+            raise Late("Triton owes answers that are overdue")
         if len(self._calls) >= max(ONE_BATCH, self._usual()):
             raise Busy("too many calls to Triton are unanswered")
         call = asyncio.ensure_future(
@@ -93,6 +102,8 @@ class TritonChannel:
             async with asyncio.timeout(seconds):
                 answer = await asyncio.shield(call)
         except TimeoutError as error:
+            if not call.done():
+                self._overdue.add(call)
             raise Late("Triton did not answer in time") from error
         except InferenceServerException as error:
             raise mapped(error) from error

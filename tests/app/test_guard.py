@@ -169,3 +169,18 @@ async def test_a_dependency_that_is_slow_half_of_the_time_is_left_alone() -> Non
     assert breaker.state == "closed"
     await guard.attempt("ranking", lambda: take(0.075), Deadline.after(60))
     assert breaker.state == "open"
+
+
+@pytest.mark.parametrize(("standing", "state"), [(0.002, "open"), (0.003, "closed")])
+async def test_what_is_late_or_slow_while_the_loop_is_behind_says_nothing(standing: float, state: str) -> None:
+    breaker = Breaker("redis", BreakerPolicy(minimum_calls=4, slow_seconds=0.001))
+    guard = Guard({"redis": breaker}, {"redis": 0.01}, Seen(), standing=lambda: standing)
+
+    async def slow() -> None:
+        await asyncio.sleep(0.005)
+
+    for _ in range(2):
+        with pytest.raises(Late):
+            await guard.attempt("redis", hang, Deadline.after(0.05))
+        await guard.attempt("redis", slow, Deadline.after(60))
+    assert breaker.state == state

@@ -9,7 +9,7 @@ import pytest
 
 from domain.deadline import Deadline
 from domain.errors import Busy, Late
-from ranking.triton import ONE_BATCH, TritonChannel
+from ranking.triton import MOST_OVERDUE, ONE_BATCH, TritonChannel
 from tests.fake_triton import FakeTriton, serving_on
 
 
@@ -80,4 +80,38 @@ async def test_callers_who_leave_queue_up_no_more_than_triton_answers_in_time(
         await drained(channel)
         assert await channel.infer("1", ROWS, Deadline.after(30)) is not None
         assert (triton.cancelled, len(triton.asked)) == (0, most + 1)
+        await channel.close()
+
+
+async def test_once_some_have_waited_in_vain_nobody_waits_until_an_answer_comes(free_port) -> None:
+    port = free_port()
+    async with serving_on(port, SlowTriton()) as triton:
+        channel = TritonChannel(f"127.0.0.1:{port}")
+        for _ in range(MOST_OVERDUE):
+            with pytest.raises(Late, match="in time"):
+                await channel.infer("1", ROWS, Deadline.after(0.3))
+        with pytest.raises(Late, match="overdue"):
+            await channel.infer("1", ROWS, Deadline.after(60))
+        triton.go_on.set()
+        await drained(channel)
+        assert await channel.infer("1", ROWS, Deadline.after(30)) is not None
+        await channel.close()
+
+
+async def test_who_leaves_makes_nothing_overdue(free_port) -> None:
+    port = free_port()
+    async with serving_on(port, SlowTriton()) as triton:
+        channel = TritonChannel(f"127.0.0.1:{port}")
+        for n in range(1, MOST_OVERDUE + 1):
+            asking = asyncio.create_task(channel.infer("1", ROWS, Deadline.after(0.3)))
+            async with asyncio.timeout(10):
+                while triton.waiting < n:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+            asking.cancel()
+            await asyncio.wait({asking})
+        await asyncio.sleep(0.4)  # past every deadline
+        asking = asyncio.create_task(channel.infer("1", ROWS, Deadline.after(30)))
+        await asyncio.sleep(0)
+        triton.go_on.set()
+        assert await asking is not None
         await channel.close()
