@@ -32,6 +32,7 @@ ONE_BATCH = 16
 """Calls that may be unanswered at once where no more are usual. It is the model's max_batch_size; at 200 rankings a
 second, the last of them is answered within the ranking stage's ceiling of 80 ms."""
 
+EARLY_SECONDS = 0.002  # uvloop's timers count whole milliseconds
 MOST_OVERDUE = 4
 """Answers that may be overdue at once: past that Triton hangs, or as good as. More than the probes of a breaker, which
 may be what is overdue when it asks again."""
@@ -102,11 +103,12 @@ class TritonChannel:
             async with asyncio.timeout(seconds):
                 answer = await asyncio.shield(call)
         except TimeoutError as error:
-            if not call.done():
-                self._overdue.add(call)
             raise Late("Triton did not answer in time") from error
         except InferenceServerException as error:
             raise mapped(error) from error
+        finally:
+            if not call.done() and deadline.remaining < EARLY_SECONDS:  # by whoever's timer the waiting ended
+                self._overdue.add(call)
         output: NDArray[np.generic] | None = answer.as_numpy(OUTPUT)
         return output
 
