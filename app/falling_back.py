@@ -16,6 +16,7 @@ from domain.candidates import Candidates
 from domain.degradation import Degradation
 from domain.request import Query, Request
 from domain.slate import Audience, Slate, SlateContext
+from domain.stages import May
 from reranking.filters import permitted
 
 
@@ -45,13 +46,13 @@ def popular(pipeline: Pipeline, query: Query, reason: str) -> Answer:
 
 def fallen_back(pipeline: Pipeline, request: Request, trail: Trail) -> Slate:
     """The slate from the lists; the trail says from which."""
-    return Slate(fall_back(pipeline, request, trail.degradation), request.limit, slate_context(pipeline, request))
+    context = slate_context(pipeline, request)
+    return Slate(_fall_back(pipeline, request, permitted(context), trail.degradation), request.limit, context)
 
 
-def fall_back(pipeline: Pipeline, request: Request, degradation: Degradation) -> Candidates:
+def _fall_back(pipeline: Pipeline, request: Request, may: May, degradation: Degradation) -> Candidates:
     """A precomputed slate, from the best rung that has one, filled up from those below. No I/O."""
-    slate = Candidates.none()
-    out, may = blocked(pipeline, request), permitted(slate_context(pipeline, request))
+    slate, out = Candidates.none(), blocked(pipeline, request)
     for fallback in pipeline.fallbacks:
         more = fallback.slate(request, np.concatenate([out, slate.item_row]), may)
         if len(more):

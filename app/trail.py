@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def _items(pipeline: Pipeline, slate: Slate) -> tuple[Item, ...]:
             item_id,
             title,
             score,
-            tuple(name for name, proposed in zip(names, by, strict=True) if proposed),
+            tuple(compress(names, by)),
             slate.moved.get(row),
         )
         for row, item_id, title, score, by in zip(*columns, strict=True)

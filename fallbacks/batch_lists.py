@@ -12,6 +12,7 @@ from domain.candidates import Candidates
 from domain.degradation import DegradationLevel
 from domain.request import Request
 from domain.stages import May, anything
+from fallbacks.unseen import unseen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,5 +37,5 @@ class BatchList:
             return Candidates.none()
         span = slice(*self.tables.indptr[request.user_row : request.user_row + 2].tolist())
         rows = self.tables.item_row[span]
-        keep = self.eligible[rows] & ~np.isin(rows, seen) & may(rows)
+        keep = self.eligible[rows] & unseen(rows, seen) & may(rows)
         return Candidates.proposed(rows[keep][: request.limit], self.tables.score[span][keep][: request.limit])

@@ -11,6 +11,7 @@ from domain.candidates import Candidates
 from domain.degradation import DegradationLevel
 from domain.request import Request
 from domain.stages import May, anything
+from fallbacks.unseen import unseen
 from retrieval.popularity import PopularityTables
 
 NO_POSITIONS = np.empty(0, np.intp)
@@ -35,7 +36,7 @@ class PopularList:
         kept, start, step = [NO_POSITIONS], 0, request.limit + len(seen)
         while start < len(self.item_row) and sum(map(len, kept)) < request.limit:
             rows = self.item_row[start : start + step]
-            kept.append(start + np.flatnonzero(~np.isin(rows, seen) & may(rows)))
+            kept.append(start + np.flatnonzero(unseen(rows, seen) & may(rows)))
             start, step = start + step, 2 * step
         at = np.concatenate(kept)[: request.limit]
         return Candidates.proposed(self.item_row[at], self.score[at])

@@ -14,7 +14,6 @@ import asyncio
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, TypeAlias
 import uvloop
 
 from app.settings import Settings
+from benchmarks.machine import measured_on
 from loadtests.chaos_report import chaos_table, draw, show_in, write_report
 from loadtests.load_result import LoadResult
 from loadtests.open_loop import HttpDoor, budget, offer
@@ -138,15 +138,15 @@ def main() -> int:
     if unknown := set(asked.scenarios) - set(PLAYS):
         asking.error(f"no scenario {', '.join(sorted(unknown))}")
     settings, promises = Settings.from_environment(os.environ), budget("chaos")
-    names, started = asked.scenarios or list(PLAYS), time.time()
+    names, where = asked.scenarios or list(PLAYS), measured_on()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         bundle = (asked.bundle or settings.bundle).resolve()
         outcomes = runner.run(play_all(names, bundle, settings.triton_venv, promises, _say))
     print(f"\n{chaos_table(outcomes)}")
     if asked.write:
         draw(outcomes, ROOT / "docs" / "img" / "chaos.png")
-        write_report(outcomes, ROOT / "benchmarks" / "CHAOS.md", started, bundle)
-        show_in(ROOT / "README.md", outcomes, started)
+        write_report(outcomes, ROOT / "benchmarks" / "CHAOS.md", where, bundle)
+        show_in(ROOT / "README.md", outcomes, where)
     return 1 if any(outcome.broken for outcome in outcomes) else 0
 
 

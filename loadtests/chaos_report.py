@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
-import shutil
-import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from app.table import table
+from benchmarks.machine import headline
 from domain.degradation import DegradationLevel
 from loadtests.scenarios import Outcome
 
@@ -60,26 +56,23 @@ def chaos_table(outcomes: Sequence[Outcome]) -> str:
     return table(list(HEADINGS), rows_of(outcomes), right=frozenset({2, 3, 4, 5, 7}))
 
 
-def write_report(outcomes: Sequence[Outcome], file: Path, started: float, bundle: Path) -> None:
+def write_report(outcomes: Sequence[Outcome], file: Path, where: dict[str, str], bundle: Path) -> None:
     """The whole page: machine, date, commit, method, table."""
-    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(started))
-    machine = f"{os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}"
-    busy = f"Load of the machine at the end, the run's own included: {os.getloadavg()[0]:.1f}."
-    head = f"# Chaos\n\nMachine: {machine}. Date: {when}. Commit: {_commit()}. Bundle: {bundle.name}. {busy}\n"
+    head = f"# Chaos\n\n{headline(where)}Bundle: {bundle.name}. "
     picture = "![rate, latency and levels over the run](../docs/img/chaos.png)"
     file.write_text(
         f"{head}Written by `make chaos`.\n{METHOD}\n{_verdict(outcomes)}\n\n{_markdown(outcomes)}\n\n{picture}\n"
     )
 
 
-def show_in(readme: Path, outcomes: Sequence[Outcome], started: float) -> None:
+def show_in(readme: Path, outcomes: Sequence[Outcome], where: dict[str, str]) -> None:
     """Put table and picture between the two marks of the README; raises ``ValueError`` where they are not."""
     before, begin, rest = readme.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
         raise ValueError(f"{readme} has no marks for the table")
-    when = time.strftime("%Y-%m-%d", time.gmtime(started))
-    told = f"`make chaos` on {when}, commit {_commit()}: {_verdict(outcomes)} Method: [CHAOS.md](benchmarks/CHAOS.md)."
+    made = f"`make chaos` on {where['date']}, commit {where['commit']}"
+    told = f"{made}: {_verdict(outcomes)} Method: [CHAOS.md](benchmarks/CHAOS.md)."
     picture = "![rate, latency and levels over the run](docs/img/chaos.png)"
     readme.write_text(f"{before}{begin}\n{told}\n\n{_markdown(outcomes)}\n\n{picture}\n{end}{after}")
 
@@ -92,21 +85,6 @@ def _verdict(outcomes: Sequence[Outcome]) -> str:
 def _markdown(outcomes: Sequence[Outcome]) -> str:
     lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows_of(outcomes))])
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
-
-
-def _commit() -> str:
-    git = shutil.which("git")
-    if git is None:
-        return "unknown"
-    told = subprocess.run([git, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)  # noqa: S603
-    return told.stdout.strip() or "unknown"
 
 
 def draw(outcomes: Sequence[Outcome], file: Path) -> None:
@@ -141,7 +119,7 @@ def draw(outcomes: Sequence[Outcome], file: Path) -> None:
         below += share
     levels.set_ylabel("share of answers")
     levels.set_xlabel("seconds")
-    levels.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=6)
+    levels.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=6)
     for outcome in outcomes:
         for axis in (rate, latency, levels):
             axis.axvline(outcome.offset, color="#ccc", linewidth=0.8)
