@@ -47,7 +47,7 @@ ORDERS = (
     "memory",
     "promotion",
     "freshness",
-    "freshness half_life_days=365",
+    "freshness lift=10 half_life_days=3650",
     "diversity",
     "creators",
     "mmr",
