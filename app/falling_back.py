@@ -40,14 +40,16 @@ def popular(pipeline: Pipeline, query: Query, reason: str) -> Answer:
     earlier = query.page.shown if query.page else ()
     named = items.ids.rows((*query.exclude_item_ids, *query.recent_item_ids, *earlier))
     request = Request(query.user_id, -1, query.limit, query.context, context.now)
-    candidates = last.slate(request, named, permitted(context))
+    candidates = last.slate(request, named, permitted(context, pipeline.rules))
     return trail.answer(pipeline, replace(query, debug=False), Slate(candidates, query.limit, context))
 
 
 def fallen_back(pipeline: Pipeline, request: Request, trail: Trail) -> Slate:
     """The slate from the lists; the trail says from which."""
     context = slate_context(pipeline, request)
-    return Slate(_fall_back(pipeline, request, permitted(context), trail.degradation), request.limit, context)
+    return Slate(
+        _fall_back(pipeline, request, permitted(context, pipeline.rules), trail.degradation), request.limit, context
+    )
 
 
 def _fall_back(pipeline: Pipeline, request: Request, may: May, degradation: Degradation) -> Candidates:

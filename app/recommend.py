@@ -12,7 +12,7 @@ from app.beside.rungs import offer_rungs
 from app.falling_back import fallen_back
 from app.pipeline import Pipeline
 from app.ranking import NARROWED, rank
-from app.slate_context import explored, seed_of, slate_context
+from app.slate_context import explored, seed_of, slate_context, spent_on
 from app.trail import Trail
 from app.why import Merging, Trace
 from domain.answer import Answer
@@ -21,10 +21,10 @@ from domain.candidates import Candidates
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel
 from domain.request import Query, Request
-from domain.slate import Campaign, Slate
+from domain.slate import Slate, impressions_left
 from domain.user import Freshness, UserFeatures
 from reranking.apply import apply
-from reranking.filters import BusinessFilters
+from reranking.filters import filters_among
 from retrieval.gather import Found, gather
 from retrieval.merge import forced_rows, merge, with_forced
 
@@ -108,7 +108,7 @@ def _merge(
             trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, f"{answer.source}.{answer.cause}")
         elif not len(answer.candidates) and not (nobody_yet or answer.source in pipeline.silent):
             trail.degradation.note(f"{answer.source}.no_history")
-    promoted, tried = _promoted(pipeline.campaigns), explored(pipeline, request)
+    promoted, tried = _promoted(pipeline, request, user), explored(pipeline, request)
     proposed = [answer.candidates.item_row for answer in found]
     barred = _barred(pipeline, request, [*proposed, promoted, tried])
     wanted = pipeline.narrowed(pipeline.budget.candidates)
@@ -124,7 +124,7 @@ def _merge(
 
 def _barred(pipeline: Pipeline, request: Request, offered: Sequence[Rows]) -> Rows:
     """Of what is ``offered``, what the filters keep from this audience: no place in the ranking for it."""
-    filters = next((rule for rule in pipeline.rules if isinstance(rule, BusinessFilters)), None)
+    filters = filters_among(pipeline.rules)
     unlimited = request.context.max_age_rating is None and request.context.region is None
     if filters is None or unlimited or pipeline.items.facets is None:
         return NO_ROWS
@@ -133,9 +133,12 @@ def _barred(pipeline: Pipeline, request: Request, offered: Sequence[Rows]) -> Ro
     return rows[~filters.allowed(slate_context(pipeline, request), rows)]
 
 
-def _promoted(campaigns: tuple[Campaign, ...]) -> Rows:
-    now = time.time()
-    rows = [campaign.item_row for campaign in campaigns if campaign.active(now)]
+def _promoted(pipeline: Pipeline, request: Request, user: UserFeatures) -> Rows:
+    """The items of campaigns that have something left to show to this user."""
+    if not pipeline.campaigns:
+        return NO_ROWS
+    left = impressions_left(pipeline.campaigns, time.time(), spent_on(pipeline, request, user))
+    rows = [campaign.item_row for campaign in pipeline.campaigns if left[campaign.name]]
     return np.unique(np.concatenate(rows)) if rows else NO_ROWS
 
 

@@ -17,7 +17,6 @@ EXPLORED = 10  # candidates a request that are there to be tried out
 
 def slate_context(pipeline: Pipeline, request: Request, user: UserFeatures | None = None) -> SlateContext:
     now, items = time.time(), pipeline.items
-    spent = pipeline.spent(request.user_id)
     return SlateContext(
         now,
         items.genres,
@@ -29,13 +28,16 @@ def slate_context(pipeline: Pipeline, request: Request, user: UserFeatures | Non
         facets=items.facets,
         audience=Audience(request.context.max_age_rating, request.context.region),
         quota=None if pipeline.shelf is None else pipeline.shelf.quota,
-        spent=_with_all_workers(spent, user.promoted) if user and user.promoted else spent,
+        spent=spent_on(pipeline, request, user),
         shown=user.shown if user else Shown.nothing(),
     )
 
 
-def _with_all_workers(spent: Mapping[str, Spent], promoted: Mapping[str, int]) -> Mapping[str, Spent]:
-    """What this worker counted today, or what Redis heard from all of them, whichever is more."""
+def spent_on(pipeline: Pipeline, request: Request, user: UserFeatures | None) -> Mapping[str, Spent]:
+    """Of each campaign: what this worker counted today, or what Redis heard from all of them, whichever is more."""
+    spent, promoted = pipeline.spent(request.user_id), user.promoted if user else {}
+    if not promoted:
+        return spent
     return {name: Spent(told.in_all, max(told.on_user_today, promoted.get(name, 0))) for name, told in spent.items()}
 
 

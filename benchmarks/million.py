@@ -4,7 +4,8 @@
 
 Method: without ``--bundle`` the made-up one is written first, which takes minutes, and its peak memory is bounded. Both
 are ranked by the reference graph and served by a Redis, a Triton and a worker each, which run side by side while the
-open-loop generator offers 50 requests/s to one and the other in turn; compared are the medians of the p95s. Only
+open-loop generator offers 50 requests/s to one and the other in turn, after five seconds at half of that, because the
+other's turn leaves caches cold; compared are the medians of the p95s. Only
 ``--written-users`` of the million are written into Redis, at an even distance, and only they ask: writing all takes
 minutes more and changes nothing about one read, which is of one key. What a second worker adds is what it holds for
 itself (``smaps_rollup``) after the same load; the columns are mapped, and the page cache has them once for all workers.
@@ -121,10 +122,9 @@ def _by_turns(
     """The median p95 in milliseconds by rig, and what is in doubt about the answers."""
     p95: dict[str, list[float]] = {name: [] for name in rigs}
     doubtful = set[str]()
-    for name, rig in rigs.items():
-        load(rig.settings.http_port, Traffic(users[name]), RATE / 2, WARM_SECONDS)
     for _ in range(rounds):
         for name, rig in rigs.items():
+            load(rig.settings.http_port, Traffic(users[name]), RATE / 2, WARM_SECONDS)  # cold from the other's turn
             witness = Witness(rig.settings.http_address)
             witness.begin()
             result = load(rig.settings.http_port, Traffic(users[name]), RATE, SECONDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -15,6 +15,16 @@ from domain.catalogue import Facets
 from domain.user import Shown
 
 Positions = NDArray[np.intp]
+
+MANY = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Impressions of a campaign that are counted already."""
+
+    in_all: int = 0
+    on_user_today: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,13 +43,18 @@ class Campaign:
     def active(self, now: float) -> bool:
         return self.starts_at <= now < self.ends_at
 
+    def left(self, now: float, spent: Spent) -> int:
+        """How many impressions it may still make on this user; 0 when it does not run."""
+        if not self.active(now):
+            return 0
+        budget = MANY if self.budget is None else self.budget - spent.in_all
+        cap = MANY if self.daily_cap is None else self.daily_cap - spent.on_user_today
+        return max(0, min(budget, cap))
 
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """Impressions of a campaign that are counted already."""
 
-    in_all: int = 0
-    on_user_today: int = 0
+def impressions_left(campaigns: Iterable[Campaign], now: float, spent: Mapping[str, Spent]) -> dict[str, int]:
+    """What each may still show to the user whose ``spent`` it is."""
+    return {campaign.name: campaign.left(now, spent.get(campaign.name, Spent())) for campaign in campaigns}
 
 
 @dataclass(frozen=True, slots=True)

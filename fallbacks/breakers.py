@@ -1,7 +1,8 @@
 """Circuit breaking: stop asking what keeps failing, and find out carefully when it works again.
 
-    closed     every call goes through. Of the last ``window_calls`` within ``window_seconds``, of which there must be
-               ``minimum_calls``, a share of failed or slow ones of ``threshold_ratio`` opens it.
+    closed     every call goes through. A share of failed or slow ones of ``threshold_ratio`` opens it: among those of the
+               last ``window_seconds``, ``minimum_calls`` at least, and as far back only as makes ``window_calls`` of
+               them, or ``recent_seconds``.
     open       nobody goes through for ``open_seconds``, with jitter; the time doubles with each failed probing, up to
                ``open_seconds_limit``.
     half_open  at most ``probes`` calls are in flight at once; that many successes in a row close it, one failure opens.
@@ -32,7 +33,8 @@ class BreakerPolicy:
     """When to trip and when to try again. Times are in seconds."""
 
     window_seconds: float = 10.0
-    window_calls: int = 100  # so that under load it is not 5 s until half of 10 s have failed
+    window_calls: int = 100  # so that it is not 5 s until half of 10 s have failed,
+    recent_seconds: float = 2.0  # nor a burst of a quarter of a second enough, where hundreds come in one
     minimum_calls: int = 20
     threshold_ratio: float = 0.5
     slow_seconds: float = float("inf")
@@ -47,18 +49,22 @@ class BreakerPolicy:
 
 @dataclass(slots=True)
 class _Window:
-    """The last ``calls`` calls within ``seconds``, and how many of them were faults."""
+    """The latest calls, and how many of them were faults."""
 
-    seconds: float
-    calls: int
+    policy: BreakerPolicy
     faults: int = 0
     _latest: deque[tuple[float, bool]] = field(default_factory=deque)  # when, and whether it was a fault
 
     def add(self, now: float, *, fault: bool) -> None:
         self._latest.append((now, fault))
         self.faults += fault
-        while len(self._latest) > self.calls or self._latest[0][0] <= now - self.seconds:
+        while self._outdated(now - self._latest[0][0]):
             self.faults -= self._latest.popleft()[1]
+
+    def _outdated(self, age: float) -> bool:
+        """Whether a call so many seconds ago no longer counts, if it is the oldest."""
+        policy, enough = self.policy, len(self._latest) > self.policy.window_calls
+        return age >= policy.window_seconds or (enough and age >= policy.recent_seconds)
 
     def __len__(self) -> int:
         return len(self._latest)
@@ -81,7 +87,7 @@ class Breaker:
         self._clock = clock
         self._jitter = jitter
         self._machine = pybreaker.CircuitBreaker(fail_max=NEVER, name=name, listeners=list(listeners))
-        self._window = self._nothing_seen()
+        self._window = _Window(policy)
         self._reopen_at = 0.0
         self._failed_probings = 0
         self._round = 0  # of probing; a probe of an earlier one says nothing about this one
@@ -143,9 +149,6 @@ class Breaker:
         """Whether it is a probe of the round that goes on now."""
         return probe == self._round and self.state == pybreaker.STATE_HALF_OPEN
 
-    def _nothing_seen(self) -> _Window:
-        return _Window(self.policy.window_seconds, self.policy.window_calls)
-
     def _count(self, *, fault: bool) -> None:
         self._window.add(self._clock(), fault=fault)
 
@@ -157,7 +160,7 @@ class Breaker:
 
     def _close(self) -> None:
         self._failed_probings = 0
-        self._window = self._nothing_seen()
+        self._window = _Window(self.policy)
         self._machine.close()
 
     def __repr__(self) -> str:

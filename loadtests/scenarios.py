@@ -119,6 +119,11 @@ def inside(**faults: Any) -> Act:
     return begin
 
 
+async def both_wrong(rig: Rig) -> None:
+    rig.redis.set("garble")
+    await rig.faults(scores="nan")
+
+
 async def heal(rig: Rig) -> None:
     await rig.heal()
 
@@ -143,6 +148,8 @@ SINGLE_FAULTS = (
     Scenario("triton_killed", SIMPLE, Rig.kill_triton, Rig.start_triton),
     Scenario("both_dead", SIMPLE, proxied("both", "reset"), heal),
     Scenario("both_hung", SIMPLE, proxied("both", "blackhole"), heal),
+    Scenario("both_slow", SIMPLE, proxied("both", "delay", 0.3), heal),
+    Scenario("both_wrong", SIMPLE, both_wrong, heal),
     Scenario("one_source_failing", PARTIAL, inside(failing=["two_tower"]), heal),
     Scenario("one_source_hung", PARTIAL, inside(hung=["content"]), heal),
     Scenario("all_sources_failing", Level.BATCH_LIST, inside(failing=ALL), heal),

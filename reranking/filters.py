@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,14 +10,19 @@ import numpy as np
 
 from domain.arrays import Mask, Rows
 from domain.slate import Audience, Slate, SlateContext
-from domain.stages import May, anything
+from domain.stages import May, Rule, anything
 
 
-def permitted(context: SlateContext) -> May:
-    """What the audience may see, for slates that no rule goes over."""
+def filters_among(rules: Iterable[Rule]) -> BusinessFilters | None:
+    """The filters as they are configured, None where they are not."""
+    return next((rule for rule in rules if isinstance(rule, BusinessFilters)), None)
+
+
+def permitted(context: SlateContext, rules: Iterable[Rule] = ()) -> May:
+    """What the audience may see where no rule goes: by the filters among ``rules``, else by the default's."""
     if context.facets is None or context.audience == Audience():
         return anything
-    return partial(BusinessFilters().allowed, context)
+    return partial((filters_among(rules) or BusinessFilters()).allowed, context)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domain.slate import Campaign, Slate, SlateContext, Spent
+from domain.slate import Campaign, Slate, impressions_left
 from reranking.reach import relevance_of
-
-MANY = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Promotion:
     name: str = "promotion"
 
     def apply(self, slate: Slate) -> Slate:
-        left = {campaign.name: _impressions_left(campaign, slate.context) for campaign in slate.context.campaigns}
+        left = impressions_left(slate.context.campaigns, slate.context.now, slate.context.spent)
         rows, (wanted, sold) = slate.candidates.item_row, _placements(slate, left)
         if wanted:
             slate = slate.with_pins(wanted, self.name)
@@ -52,16 +50,6 @@ class Promotion:
         if not len(up):
             return slate
         return slate.arranged(free[order], self.name, rows[up]).promoted_for(campaign.name, rows[up])
-
-
-def _impressions_left(campaign: Campaign, context: SlateContext) -> int:
-    """How many of its items the campaign may still show to this user; 0 when it does not run."""
-    if not campaign.active(context.now):
-        return 0
-    spent = context.spent.get(campaign.name, Spent())
-    budget = MANY if campaign.budget is None else campaign.budget - spent.in_all
-    cap = MANY if campaign.daily_cap is None else campaign.daily_cap - spent.on_user_today
-    return max(0, min(budget, cap))
 
 
 def _placements(slate: Slate, left: dict[str, int]) -> tuple[dict[int, int], dict[int, str]]:

@@ -13,7 +13,7 @@ import pytest
 from app.beside.exposure_watch import Shelf
 from app.replay import bundle_of, replayed
 from domain.catalogue import Facets
-from domain.slate import Campaign, ExposureQuota
+from domain.slate import Campaign, ExposureQuota, Spent
 from release.bundle import Bundle
 from reranking.configured import configured
 from tests.app.test_slates_go_on import Worker, kept, recording, stranger
@@ -102,6 +102,19 @@ async def test_what_a_later_rule_moves_stays_on_the_campaigns_account(worker: Wo
     first = await worker.ask(user_id=user, **SOMEBODY)
     assert {item["item_id"]: item["rule"] for item in first["items"]}[item_id] == "diversity"
     assert worker.serving.process.exposure.spent(user, (campaign,))["spring"].on_user_today == 1
+
+
+@pytest.mark.parametrize(("spent", "ranked"), [(4, True), (5, False)])
+async def test_a_campaign_without_budget_takes_no_place_among_the_ranked(
+    worker: Worker, spent: int, ranked: bool
+) -> None:
+    pipeline, (last,) = worker.serving.pipeline, await unlikely(worker, 1)
+    campaign = Campaign("spring", np.array([last], np.int32), (0,), 0.0, 9e9, budget=5)
+    so_far = {"spring": Spent(in_all=spent)}
+    worker.serving.pipeline = replace(pipeline, campaigns=(campaign,), spent=lambda _: so_far, shelf=None)
+    asked = {**SOMEBODY, "item_id": pipeline.items.ids.text(last)}
+    told = (await worker.client.post("/v1/why", json=asked)).json()
+    assert (told["item"]["step"] != "below_the_cut") == ranked
 
 
 async def test_requests_without_a_user_draw_their_own_exposure(worker: Worker) -> None:

@@ -48,13 +48,30 @@ def test_it_trips_on_a_failure_rate_not_on_a_row_of_failures(breaker: Breaker) -
 
 
 def test_however_well_it_was_before_fifty_faults_in_a_row_are_enough(breaker: Breaker, clock: Clock) -> None:
-    for _ in range(1000):
-        clock.now += 0.001
+    for _ in range(200):
+        clock.now += 0.025
         call(breaker, ok=True)
     for _ in range(49):
+        clock.now += 0.025
         call(breaker, ok=False)
     assert breaker.state == "closed"
+    clock.now += 0.025
     call(breaker, ok=False)
+    assert breaker.state == "open"
+
+
+def test_a_short_burst_of_faults_is_not_enough_where_hundreds_come_in_a_second(breaker: Breaker, clock: Clock) -> None:
+    for _ in range(1000):
+        clock.now += 0.002
+        call(breaker, ok=True)
+    for _ in range(400):
+        clock.now += 0.002
+        call(breaker, ok=False)
+    assert breaker.state == "closed"
+    with contextlib.suppress(BreakerOpen):
+        for _ in range(150):
+            clock.now += 0.002
+            call(breaker, ok=False)
     assert breaker.state == "open"
 
 

@@ -50,6 +50,8 @@ def test_what_the_audience_may_not_see_is_known_where_no_rule_goes() -> None:
     may = permitted(viewed(Audience(12.0), facets=RATED).context)
     assert np.flatnonzero(~may(every)).tolist() == [0, 2, 4, 5]
     assert permitted(slate(facets=RATED).context)(every).all()
+    may = permitted(viewed(Audience(12.0), facets=RATED).context, [BusinessFilters(admit_unrated=True)])
+    assert np.flatnonzero(~may(every)).tolist() == [0, 4, 5]
 
 
 def test_a_creator_gives_way_beyond_the_cap_and_fills_up_when_nobody_else_is_left() -> None:
