@@ -13,6 +13,9 @@ bounded is what the deadline bounds, time.
     a failure                   limit *= 0.9, at most once in ``calm_seconds``, and only beside successes: where nothing
                                 succeeds, something is broken, and fewer requests would not mend it
 
+An answer that the ranker had no part in may shrink it and never lets it grow: while a breaker keeps everybody from a
+ranker that has too much to do, answers are fast, and a limit grown by them would be the next flood once it closes.
+
 Growing fast takes samples that began at the limit: an earlier one waited for fewer than the limit lets in.
 It grows only while at least half of it is in use. Under a steady overload every request waits, and the fastest one
 would say that waiting is normal; so every ``probe_seconds`` the limit is cut to a quarter for as long as it takes to
@@ -47,7 +50,7 @@ class LimitPolicy:
     """Where the limit begins and ends, and how long a request may wait. Times are in seconds."""
 
     initial: float = 8.0
-    least: float = 4.0
+    least: float = 2.0
     most: float = 200.0
     alpha_seconds: float = 0.030
     beta_seconds: float = 0.060
@@ -92,9 +95,10 @@ class Vegas:
         now = self.clock()
         if outcome is Outcome.SUCCESS:
             self._succeeded_at = now
-        if outcome in {Outcome.SUCCESS, Outcome.ASIDE}:
             self._measure(now, seconds, in_flight)
             self._follow(seconds - self.no_load, in_flight)
+        elif outcome is Outcome.ASIDE and seconds - self.no_load > self.policy.beta_seconds:
+            self._shrink()
         elif outcome is Outcome.FAILURE and self.succeeding:
             self._cut(now)
 
@@ -112,11 +116,13 @@ class Vegas:
     def _follow(self, waiting: float, in_flight: int) -> None:
         policy = self.policy
         if waiting > policy.beta_seconds:
-            self.estimate -= 0.1
+            self._shrink()
         elif waiting < policy.alpha_seconds and in_flight * 2 >= self.estimate and self._probed is None:
             fast = waiting < policy.alpha_seconds / 2 and in_flight >= FULLY_USED * self.estimate
-            self.estimate += 1.0 if fast else 1.0 / self.estimate
-        self.estimate = min(max(self.estimate, policy.least), policy.most)
+            self.estimate = min(self.estimate + (1.0 if fast else 1.0 / self.estimate), policy.most)
+
+    def _shrink(self) -> None:
+        self.estimate = max(self.estimate - 0.1, self.policy.least)
 
     def _cut(self, now: float) -> None:
         if now - self._cut_at >= self.policy.calm_seconds:

@@ -1,8 +1,8 @@
 """Circuit breaking: stop asking what keeps failing, and find out carefully when it works again.
 
-    closed     every call goes through. A share of failed or slow ones of ``threshold_ratio`` opens it: among those of the
-               last ``window_seconds``, ``minimum_calls`` at least, and as far back only as makes ``window_calls`` of
-               them, or ``recent_seconds``.
+    closed     every call goes through. A share of failed or slow ones of ``threshold_ratio`` opens it: among those of
+               the last ``window_seconds``, ``minimum_calls`` at least, and as far back only as makes ``window_calls``
+               of them, or ``recent_seconds``.
     open       nobody goes through for ``open_seconds``, with jitter; the time doubles with each failed probing, up to
                ``open_seconds_limit``.
     half_open  at most ``probes`` calls are in flight at once; that many successes in a row close it, one failure opens.

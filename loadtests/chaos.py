@@ -112,6 +112,9 @@ async def play_all(
                 offset = asyncio.get_running_loop().time() - began
                 outcome = replace(await PLAYS[name](rig, users, promises), offset=offset)
                 await rig.heal()
+                if not rig.triton_part.running:
+                    outcome = replace(outcome, broken=(*outcome.broken, "Triton died of it"))
+                    await rig.start_triton()
                 outcomes.append(outcome)
                 say(f"{name:32} {'; '.join(outcome.broken) or 'kept'}")
     return outcomes

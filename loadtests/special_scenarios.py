@@ -211,12 +211,15 @@ async def prefetch_flood(rig: Rig, users: Sequence[str], promises: dict[str, Any
     return Outcome("prefetch_flood", "FULL for people", theirs, float("nan"), tuple(broken), whole=theirs, told=told)
 
 
-def overload(times: float) -> Callable[[Rig, Sequence[str], dict[str, Any]], Awaitable[Outcome]]:
+def overload(
+    times: float, capacity_key: str = "capacity"
+) -> Callable[[Rig, Sequence[str], dict[str, Any]], Awaitable[Outcome]]:
     """``times`` the capacity of a delaying ranker, so that neither the generator nor the machine is measured."""
 
     async def play(rig: Rig, users: Sequence[str], promises: dict[str, Any]) -> Outcome:
         wanted = promises["overload"]
-        capacity = wanted["capacity"]
+        capacity = wanted[capacity_key]
+        wanted = wanted | {"capacity": capacity}
         await _fix_capacity(rig, users, capacity)
         asking = await _even_door(rig, users)
         try:
@@ -237,7 +240,7 @@ def overload(times: float) -> Callable[[Rig, Sequence[str], dict[str, Any]], Awa
         rest = _short_or_refused(settled)
         told = f"{_of_capacity(settled, capacity):.0%} of capacity on the full path in time, the rest in "
         told += f"{rest.quantile(50) * 1000:.1f} ms (p95 {rest.quantile(95) * 1000:.1f})"
-        name = f"overload_{times:g}x"
+        name = f"overload_{times:g}x" + (f"_of_{capacity:g}" if capacity_key != "capacity" else "")
         return Outcome(name, "FULL up to capacity", during, recovery, tuple(broken), whole=whole, told=told)
 
     return play
@@ -283,4 +286,5 @@ SPECIAL = {
     "prefetch_flood": prefetch_flood,
     "overload_2x": overload(2.0),
     "overload_5x": overload(5.0),
+    "overload_5x_of_100": overload(5.0, "small_capacity"),
 }

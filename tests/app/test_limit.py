@@ -80,6 +80,15 @@ def test_answers_that_went_around_a_fault_do_not_make_it_look_like_a_crowd(limit
     assert limit.estimate == 20
 
 
+def test_answers_that_the_ranker_had_no_part_in_never_let_it_grow(limit: Vegas, clock: Clock) -> None:
+    for _ in range(100):
+        clock.now += 0.01
+        limit.on_sample(FAST / 2, 20, Outcome.ASIDE)
+    assert limit.estimate == 20
+    limit.on_sample(FAST, 20, Outcome.SUCCESS)
+    assert limit.estimate > 20
+
+
 def test_answers_that_went_around_a_fault_tell_of_waiting_all_the_same(limit: Vegas) -> None:
     limit.on_sample(FAST + 0.07, 20, Outcome.ASIDE)
     assert limit.estimate < 20
