@@ -27,7 +27,7 @@ from loadtests.chaos_report import chaos_table, draw, show_in, write_report
 from loadtests.load_result import LoadResult
 from loadtests.open_loop import HttpDoor, budget, offer
 from loadtests.rig import HOST, Rig, running
-from loadtests.scenarios import SINGLE_FAULTS, Outcome, Scenario, judged, once_found_out, recovery_seconds
+from loadtests.scenarios import SINGLE_FAULTS, Outcome, Scenario, judged, recovery_seconds
 from loadtests.special_scenarios import SPECIAL
 from loadtests.traffic import Traffic, users_of
 
@@ -55,7 +55,7 @@ def single_fault(scenario: Scenario) -> Play:
 
         try:
             await scenario.begin(rig)
-            parts = [await load(promises["fault_seconds"])]
+            parts = [await load(promises["fault_seconds"] * scenario.lasts)]
             mending = asyncio.ensure_future(mend())
             await asyncio.wait({mending}, timeout=0.01)  # most are at once
             while not mending.done():
@@ -69,11 +69,7 @@ def single_fault(scenario: Scenario) -> Play:
         recovery = recovery_seconds(after) if scenario.recovers else float("nan")
         broken = judged(scenario, during, recovery, promises)
         broken += [f"{after.count(0)} requests failed afterwards"] if after.count(0) else []
-        told = ""
-        if scenario.name in promises["p99_found_out_ms"]:
-            told = f"once the breakers were open p99 {once_found_out(during, promises):.1f} ms"
-        whole = joined(parts)
-        return Outcome(scenario.name, scenario.level.name, during, recovery, tuple(broken), whole=whole, told=told)
+        return Outcome(scenario.name, scenario.level.name, during, recovery, tuple(broken), whole=joined(parts))
 
     return play
 

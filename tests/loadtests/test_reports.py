@@ -49,17 +49,6 @@ def test_a_scenario_with_a_tail_of_its_own_is_held_to_it() -> None:
     assert judged(scenario, load("SIMPLE_RANKING", seconds=0.05), 0.0, PROMISES) == ["p99 50.0 ms, promised 40"]
 
 
-def test_what_hangs_may_cost_its_ceiling_only_until_the_breakers_have_found_out() -> None:
-    scenario = Scenario("both_hung", Level.SIMPLE_RANKING, nothing)
-    finding, after = load(*["SIMPLE_RANKING"] * 25, seconds=0.1), load(*["SIMPLE_RANKING"] * 25)
-    moved = [part._replace(due=part.due + 2.5) for part in after.samples]
-    during = LoadResult(10, 5.0, [*finding.samples, *moved])
-    assert judged(scenario, during, 0.0, PROMISES) == []
-    during = LoadResult(10, 5.0, [*finding.samples, *moved[:-1], moved[-1]._replace(seconds=0.1)])
-    (broken,) = judged(scenario, during, 0.0, PROMISES)
-    assert "once the breakers were open, promised 40" in broken
-
-
 def test_recovered_means_twenty_in_a_row() -> None:
     flapping = ["SIMPLE_RANKING", "FULL"] * 5 + ["FULL"] * 30
     assert recovery_seconds(load(*flapping)) == pytest.approx(0.91)
