@@ -33,7 +33,7 @@ class BreakerPolicy:
     """When to trip and when to try again. Times are in seconds."""
 
     window_seconds: float = 10.0
-    window_calls: int = 100  # so that it is not 5 s until half of 10 s have failed,
+    window_calls: int = 60  # so that it is not 5 s until half of 10 s have failed,
     recent_seconds: float = 2.0  # nor a burst of a quarter of a second enough, where hundreds come in one
     minimum_calls: int = 20
     threshold_ratio: float = 0.5

@@ -23,7 +23,7 @@ METHOD = """
 Method: Redis, Triton and one worker (two under overload and SIGTERM) are real processes on one machine, with a fault
 proxy of the project's own before Redis and Triton; sources and ranker are broken at their Protocols by
 `loadtests/chaos_app.py`. The load is open-loop (latency from the moment a request was due) and shares the machine.
-Faults last 6 s, `both_hung` and `both_slow` 36 s: until a breaker opens requests find out by waiting, which is a second
+Faults last 6 s, `both_hung` and `both_slow` 60 s: until a breaker opens requests find out by waiting, which is a second
 of any outage. Figures are of the time under the fault, mending included; "FULL again" counts from the dependency's
 return to the first of 20 answers in a row at `FULL`. Overload has its capacity fixed by a ranker of 4 slots of 20 ms
 (2 where it is 100 requests/s), half of them in each worker, which works on for callers that have given up; "on the full

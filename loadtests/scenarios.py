@@ -11,7 +11,7 @@ from loadtests.load_result import LoadResult, Sample
 from loadtests.rig import Rig
 
 Act: TypeAlias = Callable[[Rig], Awaitable[None]]
-LONG = 6  # for a p99 over an outage, and not over the second in which each request finds out by waiting
+LONG = 10  # for a p99 over an outage, and not over the second in which each request finds out by waiting
 STEADY_ANSWERS = 20  # so many in a row at the expected level mean: recovered
 
 
