@@ -50,7 +50,7 @@ class LimitPolicy:
     """Where the limit begins and ends, and how long a request may wait. Times are in seconds."""
 
     initial: float = 8.0
-    least: float = 2.0
+    least: float = 4.0
     most: float = 200.0
     alpha_seconds: float = 0.030
     beta_seconds: float = 0.060

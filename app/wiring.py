@@ -149,13 +149,10 @@ class Process:
 
 
 def _admission(settings: Settings) -> Admission:
-    """Waiting for 0.15 of the deadline is fine, for 0.3 too long; requests that take as long as that are narrowed.
-
-    With more, what waits for the ranker is late by the ceiling of its stage, which is about half of the deadline.
-    """
+    """Waiting for a fifth of the deadline is fine, for two fifths too long; narrowing begins between the two."""
     deadline, most = settings.deadline_seconds, float(settings.max_full_path)
     limit = LimitPolicy(
-        initial=min(LimitPolicy().initial, most), most=most, alpha_seconds=0.15 * deadline, beta_seconds=0.3 * deadline
+        initial=min(LimitPolicy().initial, most), most=most, alpha_seconds=0.2 * deadline, beta_seconds=0.4 * deadline
     )
     quality = QualityPolicy(target_seconds=0.3 * deadline)
     policy = AdmissionPolicy(limit, quality, settings.max_requests, settings.max_delay_seconds)
