@@ -91,7 +91,7 @@ triton-options: setup ## Batching, shared memory, threads, instances and int8 in
 load: setup ## Open-loop load on the running service; GATE names the promises of loadtests/budget.toml (default: steady)
 	$(BIN)/python -m loadtests.open_loop --gate $(or $(GATE),steady)
 
-chaos: setup ## Break every dependency of a service of its own under load, and see what holds (5 minutes; CHAOS=names)
+chaos: setup ## Break every dependency of a service of its own under load, and see what holds (9 minutes; CHAOS=names)
 	$(BIN)/python -m loadtests.chaos $(CHAOS) --bundle $(or $(BUNDLE),$(STREAMREC_HOME)/current) $(if $(CHAOS),,--write)
 
 proto: setup ## Generate the messages from app/proto

@@ -47,9 +47,8 @@ def popular(pipeline: Pipeline, query: Query, reason: str) -> Answer:
 def fallen_back(pipeline: Pipeline, request: Request, trail: Trail) -> Slate:
     """The slate from the lists; the trail says from which."""
     context = slate_context(pipeline, request)
-    return Slate(
-        _fall_back(pipeline, request, permitted(context, pipeline.rules), trail.degradation), request.limit, context
-    )
+    candidates = _fall_back(pipeline, request, permitted(context, pipeline.rules), trail.degradation)
+    return Slate(candidates, request.limit, context)
 
 
 def _fall_back(pipeline: Pipeline, request: Request, may: May, degradation: Degradation) -> Candidates:

@@ -35,7 +35,7 @@ class Guard:
     CPU to look at its answer: ``standing()`` is the delay of its event loop, in seconds.
 
     A probe of a half-open breaker runs beside the request that brought it, which is told at once that the breaker is
-    open: nobody waits for what was broken a moment ago, and may still hang.
+    open: nobody waits for what was broken a moment ago, and may still hang. What computes in line is its own probe.
     """
 
     def __init__(

@@ -80,7 +80,7 @@ def show_in(readme: Path, outcomes: Sequence[Outcome], where: dict[str, str]) ->
 
 def _verdict(outcomes: Sequence[Outcome]) -> str:
     broken = sum(bool(outcome.broken) for outcome in outcomes)
-    return f"{broken} scenarios broke a promise." if broken else "Every promise was kept."
+    return f"{broken} of {len(outcomes)} scenarios broke a promise." if broken else "Every promise was kept."
 
 
 def _markdown(outcomes: Sequence[Outcome]) -> str:

@@ -213,14 +213,13 @@ async def prefetch_flood(rig: Rig, users: Sequence[str], promises: dict[str, Any
 
 
 def overload(
-    times: float, capacity_key: str = "capacity"
+    name: str, times: float, which: str = "capacity"
 ) -> Callable[[Rig, Sequence[str], dict[str, Any]], Awaitable[Outcome]]:
     """``times`` the capacity of a delaying ranker, so that neither the generator nor the machine is measured."""
 
     async def play(rig: Rig, users: Sequence[str], promises: dict[str, Any]) -> Outcome:
         wanted = promises["overload"]
-        capacity = wanted[capacity_key]
-        wanted = wanted | {"capacity": capacity}
+        capacity = wanted[which]
         await _fix_capacity(rig, users, capacity)
         asking = await _even_door(rig, users)
         try:
@@ -233,7 +232,7 @@ def overload(
         late = [part._replace(due=part.due - ended) for part in after.samples]
         recovery = recovery_seconds(LoadResult(after.offered, after.seconds, late))
         settled = during.between(SETTLING_SECONDS, OVERLOAD_SECONDS)
-        broken = _overload_broken(settled, wanted)
+        broken = _overload_broken(settled, wanted | {"capacity": capacity})
         broken += _other_than_refused(during)
         broken += [] if recovery <= wanted["recovery_seconds"] else [f"FULL again after {recovery:.1f} s"]
         samples = [*during.samples, *after.samples]
@@ -241,7 +240,6 @@ def overload(
         rest = _short_or_refused(settled)
         told = f"{_of_capacity(settled, capacity):.0%} of capacity on the full path in time, the rest in "
         told += f"{rest.quantile(50) * 1000:.1f} ms (p95 {rest.quantile(95) * 1000:.1f})"
-        name = f"overload_{times:g}x" + (f"_of_{capacity:g}" if capacity_key != "capacity" else "")
         return Outcome(name, "FULL up to capacity", during, recovery, tuple(broken), whole=whole, told=told)
 
     return play
@@ -285,7 +283,11 @@ SPECIAL = {
     "cancel_storm": cancel_storm,
     "sigterm_under_load": sigterm_under_load,
     "prefetch_flood": prefetch_flood,
-    "overload_2x": overload(2.0),
-    "overload_5x": overload(5.0),
-    "overload_5x_of_100": overload(5.0, "small_capacity"),
+} | {
+    name: overload(name, times, which)
+    for name, times, which in (
+        ("overload_2x", 2.0, "capacity"),
+        ("overload_5x", 5.0, "capacity"),
+        ("overload_5x_of_100", 5.0, "small_capacity"),
+    )
 }

@@ -23,9 +23,7 @@ from reranking.ledger import DAYS, Totals, items_key, totals_key
 
 COVERAGE_TARGET = 0.95
 EQUITY_FLOOR = 0.25  # a group with less than a quarter of its share of the catalogue is owed places
-UNSEEN_WEIGHT = (
-    1.2  # what items nobody was shown this week are owed, beside 1 for all owed groups: 15,000 slates are enough
-)
+UNSEEN_WEIGHT = 1.2  # of what nobody was shown this week, beside 1 for all owed groups (``benchmarks.exploration``)
 FEW_PLACES = 200  # below so many, a share delivered says nothing
 FIELDS_AT_ONCE = 2048  # of a day's hash
 

@@ -45,6 +45,5 @@ async def _simple(pipeline: Pipeline, user: UserFeatures, candidates: Candidates
 
 async def _listed(pipeline: Pipeline, request: Request, fallback: Fallback) -> int:
     """How many items the list has for this user."""
-    return len(
-        fallback.slate(request, blocked(pipeline, request), permitted(slate_context(pipeline, request), pipeline.rules))
-    )
+    may = permitted(slate_context(pipeline, request), pipeline.rules)
+    return len(fallback.slate(request, blocked(pipeline, request), may))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from app.commands.client import call
@@ -23,24 +23,14 @@ def recommend(asked: argparse.Namespace, settings: Settings) -> int:
         "debug": True,
     }
     body |= {} if asked.user is None else {"user_id": asked.user}
-    status, answer = call(settings.http_address, "/v1/recommendations", body, key=settings.key)
-    if status != 200:
-        print(f"streamrec: refused ({status}): {answer.get('detail', 'no reason given')}", file=sys.stderr)
-        return UNUSABLE
-    print(_slate(answer))
-    return 0
+    return _answered(settings, "/v1/recommendations", body, _slate)
 
 
 def why(asked: argparse.Namespace, settings: Settings) -> int:
     from app.commands.why_text import why_text
 
     body: dict[str, object] = {"user_id": asked.user, "item_id": asked.item, "limit": asked.limit}
-    status, answer = call(settings.http_address, "/v1/why", body, key=settings.key)
-    if status != 200:
-        print(f"streamrec: refused ({status}): {answer.get('detail', 'no reason given')}", file=sys.stderr)
-        return UNUSABLE
-    print(why_text(answer))
-    return 0
+    return _answered(settings, "/v1/why", body, why_text)
 
 
 def replay_request(asked: argparse.Namespace, settings: Settings) -> int:
@@ -50,6 +40,15 @@ def replay_request(asked: argparse.Namespace, settings: Settings) -> int:
     record, came = replay(asked.request, settings, rank=asked.rank)
     print(replay_text(record, came))
     return FAILED if came.differences else 0
+
+
+def _answered(settings: Settings, path: str, body: dict[str, object], text: Callable[[Mapping[str, Any]], str]) -> int:
+    status, answer = call(settings.http_address, path, body, key=settings.key)
+    if status != 200:
+        print(f"streamrec: refused ({status}): {answer.get('detail', 'no reason given')}", file=sys.stderr)
+        return UNUSABLE
+    print(text(answer))
+    return 0
 
 
 def _slate(answer: Mapping[str, Any]) -> str:

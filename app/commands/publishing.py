@@ -18,6 +18,7 @@ from pathlib import Path
 
 import redis.exceptions
 
+from app.commands.terminal import echo
 from app.settings import Settings
 from domain.errors import BundleError, PublishError, StreamRecError, Unreachable
 from features.sentinel import primary_url
@@ -165,20 +166,16 @@ def main(arguments: Sequence[str]) -> int:
         settings = Settings.from_environment(os.environ)
         match list(arguments):
             case ["publish", folder]:
-                publish_folder(Path(folder), settings, _say)
+                publish_folder(Path(folder), settings, echo)
             case ["restore"]:
-                return 0 if restore(settings, _say) else 2
+                return 0 if restore(settings, echo) else 2
             case _:
-                _say(__doc__ or "")
+                echo(__doc__ or "")
                 return 2
     except StreamRecError as error:
-        _say(f"streamrec: {error}")
+        echo(f"streamrec: {error}")
         return 2
     return 0
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from app.access import open_access
+from app.commands import terminal
 from app.commands.client import NotAnswering, call
 from app.commands.publishing import lost, restore
 from app.processes import parts, process
@@ -44,13 +45,13 @@ BACKLOG = 2048
 MakeBundle = Callable[[Settings, Echo], Path]
 
 
-def serve(settings: Settings, make_bundle: MakeBundle | None = None, echo: Echo | None = None) -> int:
+def serve(settings: Settings, make_bundle: MakeBundle | None = None, echo: Echo = terminal.echo) -> int:
     """Run until SIGINT or SIGTERM, then stop everything and return 0; a second signal hurries. Raises ``StartError``.
 
     ``make_bundle`` trains the first bundle and returns its folder.
     """
     open_access(settings)
-    service = Service(settings, make_bundle or train_in_child, echo or _say)
+    service = Service(settings, make_bundle or train_in_child, echo)
     with _interruptible(), _only_one(settings.home):
         try:
             service.start()
@@ -324,7 +325,3 @@ def _grpc_address(settings: Settings) -> str:
 def _banner(*lines: str) -> str:
     rule = "=" * 100
     return "\n".join([rule, *lines, rule])
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - for the person at the terminal
