@@ -2,13 +2,14 @@
 
     python -m benchmarks.cpu_per_request [--bundle FOLDER] [--rates 50 100] [--seconds 20] [--json FILE] [--gate]
 
-Method: Redis, Triton and one worker as they serve, with the default deadline, and the no-op endpoint beside them; the
-open-loop generator offers each rate to the service and to the no-op in turn, ``rounds`` times. Counted is the CPU of
-each part with its children, as the scheduler knows it. Only answers at FULL count: more than 1 % others and the run
-says nothing; nor does it where Triton did not rank them, all 500 candidates, by the reference graph, which is what the
-bundle is given where none is named. ``--json`` also keeps what Redis holds and sends, which ``benchmarks.capacity``
-reads; ``--write`` puts the table into RESULTS.md; ``--gate`` ends with status 1 above 6 units for the worker or 14 for
-all parts together, at the lowest rate.
+Method: Redis, Triton and one worker as they serve, with the default deadline, the no-op endpoint and the floor beside
+them; the open-loop generator offers each rate to no-op, floor and service in turn, ``rounds`` times. Counted is the CPU
+of each part with its children, as the scheduler knows it. The floor is a worker that reads the user and asks Triton as
+the service does and computes nothing in between (``benchmarks.floor``). Only answers at FULL count: more than 1 %
+others and the run says nothing; nor does it where Triton did not rank them, all 500 candidates, by the reference graph,
+which is what the bundle is given where none is named. ``--json`` also keeps what Redis holds and sends, which
+``benchmarks.capacity`` reads; ``--write`` puts the table into RESULTS.md; ``--gate`` ends with status 1 above 6 units
+for the worker or 14 for all parts together, at the lowest rate.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class RequestCost:
 
     rate: float
     unit_ms: float
+    floor_ms: float
     api_ms: float
     triton_ms: float
     redis_ms: float
@@ -80,10 +82,10 @@ def load(port: int, traffic: Traffic, rate: float, seconds: float) -> LoadResult
 def costs_at(rig: Rig, rates: list[float], seconds: float, rounds: int) -> tuple[list[RequestCost], Part, list[str]]:
     """The cost of a request at each rate, medians over the rounds, the worker that served, and what is in doubt."""
     worker = rig.worker()
-    noop, noop_port = rig.noop()
+    (noop, noop_port), (floor, floor_port) = rig.unit("noop"), rig.unit("floor")
     traffic = Traffic(users_of(rig.settings.bundle))
     parts = {"api": worker, "triton": rig.triton, "redis": rig.redis}
-    for port in (noop_port, rig.settings.http_port):
+    for port in (noop_port, floor_port, rig.settings.http_port):
         load(port, traffic, min(rates), WARM_SECONDS)
     taken: dict[float, list[RequestCost]] = {rate: [] for rate in rates}
     witness, doubtful = Witness(rig.settings.http_address), set[str]()
@@ -91,11 +93,12 @@ def costs_at(rig: Rig, rates: list[float], seconds: float, rounds: int) -> tuple
     for _ in range(rounds):
         for rate in rates:
             unit, _ = _spent({"unit": noop}, noop_port, traffic, rate, seconds)
+            least, _ = _spent({"floor": floor}, floor_port, traffic, rate, seconds)
             witness.begin()
             spent, result = _spent(parts, rig.settings.http_port, traffic, rate, seconds)
             witness.end()
             doubtful.update(doubts(result, witness, traffic.users, version, rig.settings.candidates))
-            milliseconds = {f"{name}_ms": value for name, value in {**unit, **spent}.items()}
+            milliseconds = {f"{name}_ms": value for name, value in {**unit, **least, **spent}.items()}
             taken[rate].append(
                 RequestCost(
                     rate, full_ratio=result.level_ratio("FULL"), p95_ms=result.quantile(95) * 1000, **milliseconds
@@ -142,15 +145,19 @@ def redis_figures(before: Mapping[str, float], after: Mapping[str, float], users
 
 def markdown(costs: list[RequestCost], where: dict[str, str]) -> str:
     """The section for RESULTS.md."""
+    parts = ("floor", "api", "triton", "redis", "all")
     rows = [
-        f"| {cost.rate:g} | {cost.unit_ms:.3f} | {_both(cost, cost.api_ms)} | {_both(cost, cost.triton_ms)} | "
-        f"{_both(cost, cost.redis_ms)} | {_both(cost, cost.all_ms)} | {cost.full_ratio:.3f} | {cost.p95_ms:.1f} |"
+        f"| {cost.rate:g} | {cost.unit_ms:.3f} | "
+        + " | ".join(_both(cost, getattr(cost, f"{part}_ms")) for part in parts)
+        + f" | {cost.full_ratio:.3f} | {cost.p95_ms:.1f} |"
         for cost in costs
     ]
     return (
         "## CPU a request\n\n`python -m benchmarks.cpu_per_request`: CPU milliseconds a request, in units of the no-op "
-        f"endpoint in brackets.\n{headline(where)}\n"
-        "| requests/s | unit | API | Triton | Redis | all | FULL | p95 ms |\n|---|---|---|---|---|---|---|---|\n"
+        "endpoint in brackets.\nThe floor is the API's where nothing is computed between its read of the user and its "
+        f"call to Triton.\n{headline(where)}\n"
+        "| requests/s | unit | floor | API | Triton | Redis | all | FULL | p95 ms |\n"
+        "|---|---|---|---|---|---|---|---|---|\n"
         + "\n".join(rows) + "\n"
     )  # fmt: skip
 

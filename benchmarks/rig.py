@@ -79,20 +79,21 @@ class Rig:
         metrics = self.settings.home / "metrics"
         shutil.rmtree(metrics, ignore_errors=True)
         metrics.mkdir()
-        given = {
+        given = {**self._environment(), "PROMETHEUS_MULTIPROC_DIR": str(metrics), **(environment or {})}
+        return self.program("worker", ["-m", "app.main"], self.settings.http_port, given)
+
+    def unit(self, module: str) -> tuple[Part, int]:
+        """A program of ``benchmarks`` that requests are compared with (``noop``, ``floor``), ready, and its port."""
+        port = next(self.ports)
+        return self.program(module, ["-m", f"benchmarks.{module}", str(port)], port, self._environment()), port
+
+    def _environment(self) -> dict[str, str]:
+        return {
             **child_environment(self.settings),
             "STREAMREC_HTTP_PORT": str(self.settings.http_port),
             "STREAMREC_GRPC_PORT": str(self.settings.grpc_port),
             "STREAMREC_CANDIDATES": str(self.settings.candidates),
-            "PROMETHEUS_MULTIPROC_DIR": str(metrics),
-            **(environment or {}),
         }
-        return self.program("worker", ["-m", "app.main"], self.settings.http_port, given)
-
-    def noop(self) -> tuple[Part, int]:
-        """The unit's endpoint, ready, and its port."""
-        port = next(self.ports)
-        return self.program("noop", ["-m", "benchmarks.noop", str(port)], port, child_environment(self.settings)), port
 
     def program(
         self, name: str, arguments: list[str], port: int, environment: Mapping[str, str], python: Path | None = None

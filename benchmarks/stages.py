@@ -27,8 +27,8 @@ from redis.asyncio import Redis
 from app.metrics import answered
 from app.pipeline import Pipeline
 from app.recommend import recommend
+from app.serving import open_serving
 from app.wire import answer_to_json, query_from_json
-from app.wiring import open_serving
 from benchmarks.machine import headline, measured_on
 from benchmarks.recording import Recorded, recording
 from benchmarks.rig import Rig, running
@@ -97,7 +97,7 @@ def stages_of(pipeline: Pipeline, seen: Recorded, body: bytes, client: Redis) ->
 
 async def measure(rig: Rig, rounds: int) -> dict[str, Cost]:
     """The median cost of each stage, and of the unit under ``"unit"``."""
-    noop, port = rig.noop()
+    noop, port = rig.unit("noop")
     users = users_of(rig.settings.bundle)
     body = json.dumps({"user_id": typical_user(rig.settings.bundle), "limit": 20}).encode()
     door = HttpDoor("127.0.0.1", port, Traffic(users))
