@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?", re.ASCII)
 
 
 class Serving(Protocol):
-    """What a door needs of the rest of the service; ``app.wiring`` makes the real one."""
+    """What a door needs of the rest of the service; the real one is in ``app.serving``."""
 
     @property
     def ready(self) -> bool: ...

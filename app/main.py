@@ -93,23 +93,24 @@ def listen(settings: Settings) -> socket.socket:
 
 async def work(settings: Settings) -> None:
     """Open, serve until told to stop, close. Raises ``StartError``."""
-    from app.wiring import open_serving  # the models' libraries: not needed to test a door
+    from app.serving import open_serving  # the models' libraries: not needed to test a door
 
     heartbeat = Heartbeat(settings.workers_folder)
-
-    def on_swap(bundle: Bundle) -> None:
-        publication = bundle.publication
-        number, published_at = (publication.number, publication.published_at) if publication else (None, None)
-        metrics.bundle_is(bundle.version, number, published_at)
-        metrics.models_are_of(bundle.manifest.lineage.created_at)
-        heartbeat.beat(number)
-
-    serving = await open_serving(settings, on_swap)
+    serving = await open_serving(settings, lambda bundle: tell_of(bundle, heartbeat))
     try:
         await serve_until(stop_signal().wait, serving, settings)
     finally:
         heartbeat.stop()
         await serving.close()
+
+
+def tell_of(bundle: Bundle, heartbeat: Heartbeat) -> None:
+    """This worker serves ``bundle`` from now on: to the metrics, and to who waits for its publication."""
+    publication = bundle.publication
+    number, published_at = (publication.number, publication.published_at) if publication else (None, None)
+    metrics.bundle_is(bundle.version, number, published_at)
+    metrics.models_are_of(bundle.manifest.lineage.created_at)
+    heartbeat.beat(number)
 
 
 async def serve_until(told: Callable[[], Awaitable[object]], serving: Serving, settings: Settings) -> None:

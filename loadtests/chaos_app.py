@@ -2,9 +2,10 @@
 
     python -m loadtests.chaos_app CONTROL_PORT
 
-The real ``app.wiring`` opens the service; then the sources and the ranker of its Pipeline are wrapped at their
-Protocols, again after every swap. A line of JSON to ``CONTROL_PORT`` on loopback says what is wrong from now on, the
-fields of ``Faults``; ``ok`` comes back. The product has no switch for any of this.
+The real ``app.serving`` opens the service; then the ranker and those sources that are told to fail are wrapped at their
+Protocols, again after every swap. What nobody broke is the product's own, and costs what it costs there. A line of JSON
+to ``CONTROL_PORT`` on loopback says what is wrong from now on, the fields of ``Faults``; ``ok`` comes back. The product
+has no switch for any of this.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from app import metrics
 from app.health import Heartbeat
-from app.main import serve_until
+from app.main import serve_until, tell_of
 from app.pipeline import Pipeline
 from app.processes.program import run_process, stop_signal
+from app.serving import Serving, open_serving
 from app.settings import Settings
-from app.wiring import Serving, open_serving
 from domain.arrays import Floats
 from domain.candidates import Candidates
 from domain.deadline import Deadline
@@ -38,7 +38,7 @@ from release.bundle import Bundle
 HUNG_SECONDS = 3600.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Faults:
     """What is broken at this moment."""
 
@@ -48,14 +48,13 @@ class Faults:
     ranker_slots: int = 0  # with ``ranker_seconds``: no Triton, so many at a time, each so long
     ranker_seconds: float = 0.0
 
-    def change(self, given: Mapping[str, Any]) -> None:
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Faults:
         """Everything not given is well. Raises ``TypeError`` for what is no fault."""
         held: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
         }
-        new = Faults(**held)
-        for name in self.__slots__:
-            setattr(self, name, getattr(new, name))
+        return cls(**held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,37 +112,54 @@ class FaultyRanker:
         return np.linspace(1, 0, n, dtype=np.float32)
 
 
-def broken(pipeline: Pipeline, faults: Faults) -> Pipeline:
-    """The same pipeline, its sources and ranker listening to ``faults``."""
-    sources = tuple(FaultySource(source, faults) for source in pipeline.sources)
-    return replace(pipeline, sources=sources, ranker=FaultyRanker(pipeline.ranker, faults))
+def broken(pipeline: Pipeline, whole: Pipeline, faults: Faults) -> Pipeline:
+    """``pipeline`` with the sources and the ranker of the ``whole`` one, those that ``faults`` names broken."""
+    named = {*faults.failing, *faults.hung}
+    sources = tuple(FaultySource(one, faults) if one.name in named else one for one in whole.sources)
+    wrong = faults.scores or faults.ranker_slots
+    return replace(pipeline, sources=sources, ranker=FaultyRanker(whole.ranker, faults) if wrong else whole.ranker)
 
 
-async def open_breakable(settings: Settings, faults: Faults, heartbeat: Heartbeat) -> Serving:
-    """The service as ``app.main`` opens it, breakable after each swap; raises ``StartError``."""
-    opened: list[Serving] = []
+@dataclass(slots=True, eq=False)
+class Breakable:
+    """A service as ``app.main`` opens it, whose pipeline is broken anew by every word and after every swap."""
 
-    def on_swap(bundle: Bundle) -> None:
-        for serving in opened:
-            serving.pipeline = broken(serving.pipeline, faults)
-        publication = bundle.publication
-        number, published_at = (publication.number, publication.published_at) if publication else (None, None)
-        metrics.bundle_is(bundle.version, number, published_at)
-        metrics.models_are_of(bundle.manifest.lineage.created_at)
-        heartbeat.beat(number)
+    heartbeat: Heartbeat
+    serving: Serving = field(init=False)
+    _whole: Pipeline = field(init=False)
+    _faults: Faults = field(default_factory=Faults)
 
-    serving = await open_serving(settings, on_swap)
-    serving.pipeline = broken(serving.pipeline, faults)
-    opened.append(serving)
-    return serving
+    @classmethod
+    async def open(cls, settings: Settings) -> Breakable:
+        """Raises ``StartError``."""
+        opened = cls(Heartbeat(settings.workers_folder))
+        opened.serving = await open_serving(settings, opened._on_swap)
+        opened._whole = opened.serving.pipeline
+        return opened
+
+    def tell(self, given: Mapping[str, Any]) -> None:
+        """From now on this is wrong, in the fields of ``Faults``, and nothing else."""
+        self._faults = Faults.of(given)
+        self.serving.pipeline = broken(self.serving.pipeline, self._whole, self._faults)
+
+    def _on_swap(self, bundle: Bundle) -> None:
+        if hasattr(self, "serving"):  # not the bundle that the service starts with
+            self._whole = self.serving.pipeline
+            self.serving.pipeline = broken(self.serving.pipeline, self._whole, self._faults)
+        tell_of(bundle, self.heartbeat)
+
+    async def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.heartbeat.stop()
+        await self.serving.close()
 
 
-async def control(port: int, faults: Faults) -> asyncio.Server:
+async def control(port: int, opened: Breakable) -> asyncio.Server:
     """Listen for faults, a line of JSON each."""
 
     async def told(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
-            faults.change(json.loads(line))
+            opened.tell(json.loads(line))
             writer.write(b"ok\n")
             await writer.drain()
         writer.close()
@@ -155,16 +171,13 @@ def main() -> int:
     port = int(sys.argv[1])
 
     async def work(settings: Settings) -> None:
-        faults, heartbeat = Faults(), Heartbeat(settings.workers_folder)
-        serving = await open_breakable(settings, faults, heartbeat)
-        listening = await control(port, faults)
+        opened = await Breakable.open(settings)
+        listening = await control(port, opened)
         try:
-            await serve_until(stop_signal().wait, serving, settings)
+            await serve_until(stop_signal().wait, opened.serving, settings)
         finally:
-            with contextlib.suppress(OSError):
-                heartbeat.stop()
             listening.close()
-            await serving.close()
+            await opened.close()
 
     return run_process(work)
 

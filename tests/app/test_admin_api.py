@@ -19,8 +19,8 @@ from app.edge import Patience, Readiness
 from app.guard import Guard
 from app.http_api import create_app
 from app.orders import FILE, Follower, OrderBook, Orders
+from app.serving import open_serving
 from app.settings import Settings
-from app.wiring import open_serving
 from domain.deadline import Deadline
 from domain.errors import BreakerOpen
 from domain.request import Query

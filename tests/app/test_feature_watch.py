@@ -17,8 +17,8 @@ import redis
 from app import metrics
 from app.beside.feature_watch import BATCH, FeatureWatch, keep_watching, tell, watch_of
 from app.cli import main
+from app.serving import open_serving
 from app.settings import Settings
-from app.wiring import open_serving
 from domain.arrays import Floats
 from domain.catalogue import History
 from domain.clock import LiveClock, ReplayClock

@@ -17,8 +17,8 @@ from app.access import CLIENT, READER, Access, make_key
 from app.edge import Patience, Readiness
 from app.http_api import create_app
 from app.page_api import MAX_ITEMS, RECENT, USERS, router, rows_with_prefix, wanted
+from app.serving import open_serving
 from app.settings import Settings
-from app.wiring import open_serving
 from domain.catalogue import IdTable
 from release.bundle import PUBLICATION, Bundle
 from tests.app.doors import ask, listening

@@ -10,8 +10,9 @@ import pytest
 from app.falling_back import precomputed
 from app.pipeline import Pipeline
 from app.recommend import recommend
+from app.serving import Serving
 from app.settings import Settings
-from app.wiring import Process, Serving, build
+from app.wiring import Process, build
 from domain.candidates import Candidates
 from domain.catalogue import Facets
 from domain.deadline import Deadline

@@ -15,8 +15,8 @@ import redis
 
 from app.cli import main
 from app.removals import FILE, KEY, LOOK_SECONDS, Removals, remove_items, removed_items, restore_items
+from app.serving import Serving, open_serving
 from app.settings import Settings
-from app.wiring import Serving, open_serving
 from domain.deadline import Deadline
 from domain.errors import Unreachable
 from domain.request import Query

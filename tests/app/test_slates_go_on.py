@@ -26,8 +26,9 @@ from app.commands.why_text import replay_text, why_text
 from app.edge import Patience, Readiness
 from app.http_api import create_app
 from app.replay import bundle_of, ranked_anew, read, replayed
+from app.serving import Serving
 from app.settings import Settings
-from app.wiring import Process, Serving, build
+from app.wiring import Process, build
 from domain.deadline import Deadline
 from domain.errors import BadAnswer, BundleError
 from domain.request import Query

@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from app import metrics
+from app.serving import Serving, open_serving
 from app.settings import Settings
-from app.wiring import Serving, open_serving
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel as Level
 from domain.errors import StartError

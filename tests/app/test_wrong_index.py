@@ -7,8 +7,8 @@ import faiss
 import numpy as np
 import pytest
 
+from app.serving import open_serving
 from app.settings import Settings
-from app.wiring import open_serving
 from domain.errors import StartError
 from release.bundle import INDEX, MANIFEST, PUBLICATION, sha256
 from tests import tiny_bundle as tiny

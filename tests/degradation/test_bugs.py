@@ -9,7 +9,8 @@ import pytest
 
 from app.metrics import REGISTRY
 from app.pipeline import Pipeline
-from app.wiring import Process, Serving
+from app.serving import Serving
+from app.wiring import Process
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel as Level
 from domain.request import Query

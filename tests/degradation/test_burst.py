@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.pipeline import Pipeline
+from app.serving import Serving
 from app.settings import Settings
-from app.wiring import Process, Serving
+from app.wiring import Process
 from domain.answer import Answer
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel as Level

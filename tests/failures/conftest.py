@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from app.serving import Serving, open_serving
 from app.settings import Settings
-from app.wiring import Serving, open_serving
 from domain.answer import Answer
 from domain.deadline import Deadline
 from domain.request import Query

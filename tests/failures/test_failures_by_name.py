@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import pytest
 
-from app.wiring import Serving
+from app.serving import Serving
 from domain.catalogue import Users
 from domain.degradation import DegradationLevel as Level
 from domain.errors import BundleError

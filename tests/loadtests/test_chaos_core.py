@@ -15,17 +15,16 @@ from pathlib import Path
 import grpc
 import pytest
 
-from app.health import Heartbeat
 from app.processes.parts import start_redis
 from app.processes.process import Part
+from app.serving import Serving
 from app.settings import Settings
-from app.wiring import Serving
 from domain.answer import Answer
 from domain.deadline import Deadline
 from domain.degradation import DegradationLevel as Level
 from domain.request import Query
 from features.materialise import write_user_features
-from loadtests.chaos_app import Faults, open_breakable
+from loadtests.chaos_app import Breakable
 from loadtests.fault_proxy import FaultProxy
 from release.bundle import PUBLICATION, Bundle
 from tests import tiny_bundle as tiny
@@ -39,11 +38,14 @@ BREAKER_SECONDS = 10.0  # longest that an open breaker may keep a mended depende
 class Stage:
     """One worker's service and everything that can be broken about it."""
 
-    serving: Serving
-    faults: Faults
+    opened: Breakable
     redis: FaultProxy
     triton: FaultProxy
     fake: FakeTriton
+
+    @property
+    def serving(self) -> Serving:
+        return self.opened.serving
 
     async def ask(self, user: str = "user-1", seconds: float = 5.0) -> Answer:
         return await self.serving.recommend(Query(user, limit=10), Deadline.after(seconds))
@@ -99,12 +101,11 @@ async def stage(published: tuple[Path, Bundle, Part], free_port: Callable[[], in
         FaultProxy(ports[0], "127.0.0.1", redis_port) as to_redis,
         FaultProxy(ports[1], "127.0.0.1", ports[2]) as to_triton,
     ):
-        faults = Faults()
-        serving = await open_breakable(settings, faults, Heartbeat(settings.workers_folder))
+        opened = await Breakable.open(settings)
         try:
-            yield Stage(serving, faults, to_redis, to_triton, fake)
+            yield Stage(opened, to_redis, to_triton, fake)
         finally:
-            await serving.close()
+            await opened.close()
 
 
 async def test_all_well_is_full(stage: Stage) -> None:
@@ -131,25 +132,34 @@ async def test_a_broken_dependency_gives_exactly_its_level_and_full_returns(
 
 @pytest.mark.parametrize("scores", ["nan", "equal", "short"])
 async def test_scores_that_cannot_decide_do_not(stage: Stage, scores: str) -> None:
-    stage.faults.change({"scores": scores})
+    stage.opened.tell({"scores": scores})
     assert (await stage.ask()).level is Level.SIMPLE_RANKING
 
 
 async def test_one_source_failing_is_partial_and_the_others_carry_on(stage: Stage) -> None:
-    stage.faults.change({"failing": ["two_tower"]})
+    stage.opened.tell({"failing": ["two_tower"]})
     answer = await stage.ask()
     assert (answer.level, answer.reasons) == (Level.PARTIAL_RETRIEVAL, ("two_tower.unavailable",))
     assert {source for item in answer.items for source in item.sources} == set(SOURCES) - {"two_tower"}
 
 
+async def test_what_nobody_broke_is_the_products_own(stage: Stage) -> None:
+    whole = stage.serving.pipeline
+    stage.opened.tell({"hung": ["content"], "scores": "nan"})
+    kept = [one.name for one, own in zip(stage.serving.pipeline.sources, whole.sources, strict=True) if one is own]
+    assert kept == [name for name in SOURCES if name != "content"]
+    stage.opened.tell({})
+    assert (stage.serving.pipeline.sources, stage.serving.pipeline.ranker) == (whole.sources, whole.ranker)
+
+
 async def test_one_source_hanging_is_left_behind(stage: Stage) -> None:
-    stage.faults.change({"hung": ["content"]})
+    stage.opened.tell({"hung": ["content"]})
     answer = await stage.ask()
     assert (answer.level, answer.reasons) == (Level.PARTIAL_RETRIEVAL, ("content.timeout",))
 
 
 async def test_all_sources_failing_leaves_the_list_or_what_is_popular(stage: Stage) -> None:
-    stage.faults.change({"failing": list(SOURCES)})
+    stage.opened.tell({"failing": list(SOURCES)})
     assert (await stage.ask()).level is Level.BATCH_LIST
     stranger = await stage.ask("nobody has this id")
     assert (stranger.level, len(stranger.items)) == (Level.POPULAR, 10)
@@ -205,10 +215,9 @@ async def test_a_damaged_bundle_changes_nothing_and_a_start_on_it_takes_the_one_
         _point(home, bad)
         await stage.serving.check()
         assert (stage.serving.bundle.path, (await stage.ask()).level) == (good, Level.FULL)
-        settings = stage.serving.process.settings
-        started = await open_breakable(settings, Faults(), Heartbeat(settings.workers_folder))
+        started = await Breakable.open(stage.serving.process.settings)
         try:
-            assert started.bundle.path == good
+            assert started.serving.bundle.path == good
         finally:
             await started.close()
     finally:
