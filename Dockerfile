@@ -12,6 +12,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && 
 ENV PATH=/opt/streamrec/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/opt/streamrec/compiled \
     STREAMREC_HOME=/var/lib/streamrec
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md ./
@@ -31,7 +32,8 @@ COPY training training
 FROM base AS train
 COPY triton_repo triton_repo
 COPY data data
-RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[train,features]'
+RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[train,features]' && \
+    install --directory --owner streamrec "$NUMBA_CACHE_DIR"
 USER streamrec
 VOLUME /var/lib/streamrec
 ENTRYPOINT ["streamrec"]
@@ -40,6 +42,8 @@ CMD ["--help"]
 FROM base AS serve
 RUN pip install --no-cache-dir --constraint constraints.txt . && rm -rf /src
 WORKDIR /var/lib/streamrec
+# The loops of the request path, compiled for this processor; for another one the first start compiles anew (seconds).
+RUN python -c "import app.serving" && chown -R streamrec "$NUMBA_CACHE_DIR"
 USER streamrec
 # Others can connect, so it wants STREAMREC_API_KEYS, or STREAMREC_TRUSTED_PROXY=1 where a proxy checks callers.
 ENV STREAMREC_HOST=0.0.0.0

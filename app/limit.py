@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 PROBE_SHARE = 0.25
+PROBE_LEAST = 4.0  # let in while "no load" is measured, unless the limit is lower: or a service at ease would shed a burst
 PROBE_SAMPLES = 4
 QUIET_SECONDS = 0.2
 FULLY_USED = 0.9
@@ -50,7 +51,7 @@ class LimitPolicy:
     """Where the limit begins and ends, and how long a request may wait. Times are in seconds."""
 
     initial: float = 8.0
-    least: float = 4.0
+    least: float = 2.0
     most: float = 200.0
     alpha_seconds: float = 0.030
     beta_seconds: float = 0.060
@@ -82,8 +83,9 @@ class Vegas:
     @property
     def limit(self) -> int:
         """How many may be in flight now."""
-        least, share = self.policy.least, PROBE_SHARE if self._probed is not None else 1.0
-        return int(max(least, self.estimate * share))
+        if self._probed is None:
+            return int(self.estimate)
+        return int(max(self.policy.least, min(self.estimate, PROBE_LEAST), self.estimate * PROBE_SHARE))
 
     @property
     def succeeding(self) -> bool:

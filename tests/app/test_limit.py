@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.limit import PROBE_SAMPLES, LimitPolicy, Outcome, Vegas
+from app.limit import PROBE_LEAST, PROBE_SAMPLES, LimitPolicy, Outcome, Vegas
 
 POLICY = LimitPolicy(initial=20, least=4, most=100, alpha_seconds=0.03, beta_seconds=0.06)
 FAST = 0.01
@@ -109,6 +109,15 @@ def test_it_learns_anew_what_fast_is_with_a_quarter_of_the_load(limit: Vegas, cl
         limit.on_sample(0.03, 4, Outcome.SUCCESS)
     assert limit.no_load == 0.03
     assert limit.limit > 15
+
+
+def test_while_it_learns_anew_a_small_limit_is_not_cut_to_pieces(clock: Clock) -> None:
+    limit = Vegas(LimitPolicy(initial=8, least=2), clock)
+    clock.now += POLICY.probe_seconds
+    limit.on_sample(FAST, 1, Outcome.SUCCESS)
+    assert limit.limit == PROBE_LEAST
+    limit.estimate = 3.5
+    assert limit.limit == 3
 
 
 def test_a_policy_that_makes_no_sense_is_refused() -> None:
