@@ -64,8 +64,9 @@ def _sums(
     """``(n,)``: what the entries of all ``rows`` add up to, each times what its row has ``said``."""
     sums = np.zeros(len(indptr) - 1)
     for at in range(len(rows)):
-        for entry in range(indptr[rows[at]], indptr[rows[at] + 1]):
-            sums[item_row[entry]] += weight[entry] * said[at]
+        row, times = rows[at], said[at]
+        for entry in range(indptr[row], indptr[row + 1]):
+            sums[item_row[entry]] += weight[entry] * times
     return sums
 
 
@@ -99,10 +100,11 @@ def _keys_of_few(
         places *= 2
     held, sums = np.full(places, -1, np.int32), np.zeros(places)
     for at in range(len(rows)):
-        for entry in range(indptr[rows[at]], indptr[rows[at] + 1]):
+        row, times = rows[at], said[at]
+        for entry in range(indptr[row], indptr[row + 1]):
             place = _place(held, item_row[entry])
             held[place] = item_row[entry]
-            sums[place] += weight[entry] * said[at]
+            sums[place] += weight[entry] * times
     for row in without:
         sums[_place(held, row)] = 0.0  # the place of an item nobody speaks for is free, and holds nothing
     keys = _keys_of_all(sums.astype(np.float32))
