@@ -58,9 +58,7 @@ _TABLE = (column(int64), column(int32), column(float32), column(int32), column(f
 
 
 @compiled(written(float64), *_TABLE)
-def _sums(
-    indptr: NDArray[np.int64], item_row: Rows, weight: Floats, rows: Rows, said: Floats
-) -> NDArray[np.float64]:
+def _sums(indptr: NDArray[np.int64], item_row: Rows, weight: Floats, rows: Rows, said: Floats) -> NDArray[np.float64]:
     """``(n,)``: what the entries of all ``rows`` add up to, each times what its row has ``said``."""
     sums = np.zeros(len(indptr) - 1)
     for at in range(len(rows)):
@@ -82,7 +80,7 @@ def _keys_of_all(scores: Floats) -> NDArray[np.int64]:
 
 @compiled(int64, column(int32), int64)
 def _place(held: Rows, row: int) -> int:
-    """Where ``row`` lies, or may lie, in a hash table with room: a power of two of places, -1 in those that are free."""
+    """Where ``row`` lies or may lie in a hash table with room: a power of two of places, -1 in those that are free."""
     last = len(held) - 1
     place = (row * 0x9E37_79B1 >> 12) & last
     while held[place] != row and held[place] >= 0:
