@@ -84,14 +84,14 @@ class Preference(Personal):
         liked = latest_likes(history, self.positive_stars, MAX_HISTORY)
         if not len(liked):
             return Candidates.none()
-        score = self.tables.given_genre @ posterior(self.tables, _likes(self.genres, liked))
+        score = self.tables.given_genre @ posterior(self.tables, genre_likes(self.genres, liked))
         keys = _keys(score, self.tables.item_row, history.item_row, len(self.genres))
         place, found = best_of_keys(keys, self.depth)
         return Candidates.proposed(self.tables.item_row.take(place), found)
 
 
 @compiled(written(float32), column(bool_, 2), column(int32))
-def _likes(genres: Mask, liked: Rows) -> Floats:
+def genre_likes(genres: Mask, liked: Rows) -> Floats:
     """``(G + 1,)``: the ``genre_shares`` of the items ``liked``, added up in their order."""
     none = genres.shape[1]
     likes = np.zeros(none + 1, np.float32)
