@@ -50,7 +50,7 @@ class Dpp:
             left[at] = False
             chosen.append(at)
             kernel.choose(chosen)
-        return pool.arranged(chosen, self.name)
+        return slate.ordered(np.array(chosen, np.intp), self.name)
 
 
 class _Kernel:
