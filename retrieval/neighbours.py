@@ -81,10 +81,9 @@ def _keys_of_all(scores: Floats) -> NDArray[np.int64]:
 @compiled(int64, column(int32), int64)
 def _place(held: Rows, row: int) -> int:
     """Where ``row`` lies or may lie in a hash table with room: a power of two of places, -1 in those that are free."""
-    last = len(held) - 1
-    place = (row * 0x9E37_79B1 >> 12) & last
+    place = (row * 0x9E37_79B1 & 0xFFFF_FFFF) * len(held) >> 32  # the golden ratio spreads rows in any steps
     while held[place] != row and held[place] >= 0:
-        place = (place + 1) & last
+        place = (place + 1) & (len(held) - 1)
     return place
 
 
