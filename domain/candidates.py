@@ -66,7 +66,7 @@ class Candidates:
             return Candidates(self.item_row[part], self.score[part], self.source_scores[part], self.source_ranks[part])
         at = positions.nonzero()[0] if positions.dtype == np.bool_ else positions
         return Candidates(
-            self.item_row.take(at),  # a third of the time of fancy indexing
+            self.item_row.take(at),  # twice as fast as fancy indexing
             self.score.take(at),
             self.source_scores.take(at, axis=0),
             self.source_ranks.take(at, axis=0),

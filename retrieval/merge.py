@@ -21,6 +21,7 @@ FUSION_CONSTANT = np.float32(60.0)
 # the row. The bits of non-negative floats order as the floats do.
 _NOT_SURE = 1 << 62
 _LOW = (1 << 31) - 1
+_SPREAD = 0x9E3779B1  # 2**32 by the golden ratio: neighbours lie far apart, where runs of rows would grow together
 
 
 def merge(found: Sequence[Candidates], quotas: Sequence[int], keep: Mask, limit: int) -> Candidates:
@@ -35,7 +36,9 @@ def merge(found: Sequence[Candidates], quotas: Sequence[int], keep: Mask, limit:
     rows = np.concatenate([answer.item_row for answer in found])
     score = np.concatenate([answer.score for answer in found])
     places = np.array([(len(answer), quota) for answer, quota in zip(found, quotas, strict=True)], np.int64)
-    key, table, proposal = _voted(rows, places, keep)
+    table = np.full(1 << (2 * len(rows) - 1).bit_length(), -1, np.int32)
+    proposal = np.empty((len(rows), 2), np.int32)
+    key = _voted(rows, places, keep, table, proposal)
     if limit < len(key):
         key.partition(limit)
         key = key[:limit]
@@ -47,26 +50,21 @@ def merge(found: Sequence[Candidates], quotas: Sequence[int], keep: Mask, limit:
 def _slot(table: NDArray[np.int32], rows: Rows, row: int) -> int:
     """Where in the open-addressing ``table`` of positions in ``rows`` a row stands, or would."""
     last = len(table) - 1
-    slot = row & last
+    slot = (row * _SPREAD >> 15) & last
     while table[slot] >= 0 and rows[table[slot]] != row:
         slot = (slot + 1) & last
     return slot
 
 
-@compiled(pair(written(int64), written(int32), written(int32, 2)), column(int32), column(int64, 2), column(bool_))
+@compiled(written(int64), column(int32), column(int64, 2), column(bool_), written(int32), written(int32, 2))
 def _voted(
-    rows: Rows, places: NDArray[np.int64], keep: Mask
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-    """The key of every item proposed, ascending from the best; ``_slot``'s table, with each item's last proposal.
+    rows: Rows, places: NDArray[np.int64], keep: Mask, table: NDArray[np.int32], proposal: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """The key of every item proposed. ``places`` is ``(S, 2)``: how many of ``rows`` are a source's, and its quota.
 
-    ``places`` ``(S, 2)``: how many of ``rows`` are a source's, and its quota. Of each proposal that counts, ``(n, 2)``:
-    the one before it for the same item, -1 for none, and its rank.
+    Fills ``table`` with the last proposal of each item, and for every one that counts ``proposal[at]``: the one before
+    it for the same item, -1 for none, and its rank.
     """
-    size = 2
-    while size < 2 * len(rows):
-        size *= 2
-    table = np.full(size, -1, np.int32)
-    proposal = np.empty((len(rows), 2), np.int32)
     item, fused = np.empty(len(rows), np.int32), np.empty(len(rows), np.float32)
     key = np.empty(len(rows), np.int64)
     items, end = 0, 0
@@ -94,7 +92,7 @@ def _voted(
     bits = fused.view(np.int32)
     for at in range(items):
         key[at] |= (_LOW - bits[at]) << 31
-    return key, table, proposal
+    return key
 
 
 @compiled(
@@ -114,8 +112,9 @@ def _chosen(
     table: NDArray[np.int32],
     proposal: NDArray[np.int32],
 ) -> tuple[Rows, Floats, Floats, Floats]:
-    """The columns of the candidates whose ascending ``key`` these are, best fused rank first: the sure come first in
-    ``key``, and only among equals here.
+    """The columns of the candidates whose ascending ``key`` these are, best fused rank first.
+
+    So the two runs of ``key``, the sure and the others, become one; the sure are first among equals.
     """
     n, sources = len(key), len(places)
     item_row, bits = np.empty(n, np.int32), np.empty(n, np.int32)
