@@ -39,12 +39,15 @@ def _capped(creator: Codes, pins: Codes, rows: Rows, places: int, most: int) -> 
     """``(places,)`` positions in ``rows``, ascending: the first under the cap, then the first others."""
     shown, n = np.zeros(len(rows), np.bool_), len(pins)
     codes = np.empty(n + places, np.int32)  # of those that have a place
-    codes[:n] = pins
+    for at in range(n):
+        codes[at] = pins[at]
     for at in range(len(rows)):
         if n == len(codes):
             break
-        code = creator[rows[at]]
-        if code < 0 or (codes[:n] == code).sum() < most:
+        code, same = creator[rows[at]], 0
+        for other in range(n):
+            same += codes[other] == code
+        if code < 0 or same < most:
             shown[at] = True
             codes[n] = code
             n += 1

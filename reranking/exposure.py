@@ -49,6 +49,7 @@ class MinimumExposure:
             return slate
         owed.sort()
         found = _drawn(owed, quota.owed, draw[1 : 1 + missing])
+        found.sort()
         first = min(int(self.first_share * places), places - len(found))
         order = _raised(free, places, found, replaceable[len(replaceable) - len(found) :], first)
         return slate.arranged(order, self.name, rows[free[found + places]])
@@ -84,21 +85,23 @@ def _standing(
 
 @compiled(written(int64), column(int64), column(float32), column(float64))
 def _drawn(key: NDArray[np.int64], owed: Floats, draw: NDArray[np.float64]) -> Positions:
-    """At most one position a ``draw``, from 0 to 1, ascending: the first of a group drawn by what each is owed."""
-    group, left = key >> 32, np.ones(len(key), np.bool_)
-    n = min(len(draw), len(key))
-    weight, first = np.empty(len(key), np.float64), np.empty(len(key), np.int64)
-    for taken in range(n):
+    """At most one position a ``draw``, from 0 to 1: the first left of a group that is drawn by what each is owed."""
+    found, left = np.empty(min(len(draw), len(key)), np.int64), np.ones(len(key), np.bool_)
+    first, weight = np.empty(len(key), np.int64), np.empty(len(key), np.float64)  # by group; the weights added up
+    for taken in range(len(found)):
         groups, total, last = 0, 0.0, -1
-        for at in range(len(key)):  # of each group the first that is left
-            if left[at] and group[at] != last:
-                last = group[at]
+        for at in range(len(key)):
+            if left[at] and key[at] >> 32 != last:
+                last = key[at] >> 32
                 total += owed[last]
-                weight[groups], first[groups] = total, at
+                first[groups], weight[groups] = at, total
                 groups += 1
-        drawn = min(np.searchsorted(weight[:groups], draw[taken] * total, "right"), groups - 1)
+        drawn = 0
+        while drawn < groups - 1 and weight[drawn] <= draw[taken] * total:
+            drawn += 1
         left[first[drawn]] = False
-    return np.sort(key[~left] & 0xFFFF_FFFF)
+        found[taken] = key[first[drawn]] & 0xFFFF_FFFF
+    return found
 
 
 @compiled(written(int64), column(int64), int64, column(int64), column(int64), int64)
@@ -119,7 +122,8 @@ def _raised(free: Positions, places: int, found: Positions, out: Positions, firs
             gone += 1
         order[place] = free[stays]
         stays += 1
-    order[places : places + n] = free[out]
+    for nth in range(n):
+        order[places + nth] = free[out[nth]]
     behind, back = places + n, 0
     for at in range(len(free) - places):
         if back < n and found[back] == at:

@@ -25,6 +25,8 @@ class Promotion:
     name: str = "promotion"
 
     def apply(self, slate: Slate) -> Slate:
+        if not slate.context.campaigns:
+            return slate
         left = impressions_left(slate.context.campaigns, slate.context.now, slate.context.spent)
         rows, (wanted, sold) = slate.candidates.item_row, _placements(slate, left)
         if wanted:

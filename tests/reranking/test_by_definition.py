@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.slate import Slate
+from domain.candidates import Candidates
+from domain.slate import ExposureQuota, Slate
 from reranking.creators import CreatorCap
 from reranking.diversity import GenreWindow
 from reranking.exposure import MinimumExposure
 from reranking.memory import Memory
 from reranking.mmr import Mmr
-from reranking.promotion import Promotion
 from reranking.reach import Reach
 from tests.contract.test_rules import slates
 
-pinned = slates().map(Promotion().apply)
+
+@st.composite
+def pinned_slates(draw: st.DrawFn) -> Slate:
+    """Of up to 60 candidates, with pins at a few of the places, and a few groups of many that are owed something."""
+    context, random = draw(slates()).context, np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n, limit = int(random.integers(0, 61)), int(random.integers(1, 31))
+    group, owed = random.integers(-1, 12, 60).astype(np.int32), np.zeros(12, np.float32)
+    owed[[2, 5, 11]] = 1.0, 0.25, 3.0
+    quota = ExposureQuota(draw(st.sampled_from([0.05, 0.4, 1.0])), group, owed)
+    candidates = Candidates.proposed(
+        random.permutation(60)[:n].astype(np.int32), np.linspace(1, 0, n, dtype=np.float32)
+    )
+    pins = int(random.integers(0, min(4, limit, n) + 1))
+    places, positions = random.permutation(min(limit, n))[:pins].tolist(), random.permutation(n)[:pins].tolist()
+    slate = Slate(candidates, limit, replace(context, quota=quota))
+    return slate.with_pins(dict(zip(places, positions, strict=True)), "promotion")
+
+
+pinned = pinned_slates()
 
 
 def rows_of(slate: Slate) -> list[int]:
