@@ -48,7 +48,7 @@ class IdTable:
         text = b"%b\0" % "\0".join(ids).encode("utf-8", "surrogatepass")
         flat = np.frombuffer(text, np.uint8)
         if text.count(0) == len(ids):
-            ends = np.flatnonzero(flat == 0)
+            (ends,) = (flat == 0).nonzero()
         else:  # there is a NUL within an id
             ends = np.cumsum([len(each.encode("utf-8", "surrogatepass")) + 1 for each in ids]) - 1
         return _found(flat, ends, self.ids.view(np.uint8).reshape(len(self.ids), self.ids.itemsize))

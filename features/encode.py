@@ -109,23 +109,28 @@ def _finite(value: float) -> float:
 
 @compiled(written(float32, 2), column(float32, 2), column(float32, 2))
 def _of_sources(scores: Floats, ranks: Floats) -> Floats:
-    """``(n, C)`` columns, those of the sources filled in from ``(n, S)`` scores and ranks."""
+    """``(n, C)`` columns, those of the sources filled in from ``(n, S)`` scores and ranks.
+
+    What a source did not propose is scattered over both and not to be guessed, so no branch depends on it.
+    """
     n, sources = scores.shape
+    score, reciprocal_rank = np.empty((n, sources), np.float32), np.empty((n, sources), np.float32)
+    given, rank, kept, reciprocal = scores.ravel(), ranks.ravel(), score.ravel(), reciprocal_rank.ravel()
+    scale = np.float32(RANK_SCALE)
+    for k in range(n * sources):
+        kept[k] = np.float32(0) if np.isnan(rank[k]) else given[k]
+        reciprocal[k] = _finite(scale / (scale + rank[k]))
     best = np.full(sources, 1e-6, np.float32)
     for i in range(n):
         for source in range(sources):
-            size = abs(scores[i, source])
-            if not np.isnan(ranks[i, source]) and (size > best[source] or np.isnan(size)):
-                best[source] = size  # if it is no number, nor is any share of it
-    columns = np.zeros((n, 3 * sources + len(PAIRS)), np.float32)
-    scale = np.float32(RANK_SCALE)
+            size = abs(score[i, source])
+            best[source] = best[source] if size <= best[source] or np.isnan(best[source]) else size
+    columns = np.empty((n, 3 * sources + len(PAIRS)), np.float32)
     for i in range(n):
         for source in range(sources):
-            if not np.isnan(ranks[i, source]):
-                score = scores[i, source]
-                columns[i, source] = _finite(score)
-                columns[i, sources + source] = _finite(score / best[source])
-                columns[i, 2 * sources + source] = _finite(scale / (scale + ranks[i, source]))
+            columns[i, source] = _finite(score[i, source])
+            columns[i, sources + source] = _finite(score[i, source] / best[source])
+            columns[i, 2 * sources + source] = reciprocal_rank[i, source]
     return columns
 
 
@@ -149,10 +154,9 @@ def _with_pairs(
     for i in range(n):
         pairs = columns[i, columns.shape[1] - len(PAIRS) :]
         pairs[0], pairs[1] = _finite(taste[i]), _finite(lately[i])
-        if h:
-            pairs[2] = _finite(abs(facts[0, i] - age))
-            pairs[3] = _finite(abs(facts[0, i] - recent_age))
-            pairs[4] = _finite(max(youngest - facts[0, i], np.float32(0)))
+        pairs[2] = _finite(abs(facts[0, i] - age)) if h else 0.0
+        pairs[3] = _finite(abs(facts[0, i] - recent_age)) if h else 0.0
+        pairs[4] = _finite(max(youngest - facts[0, i], np.float32(0))) if h else 0.0
         pairs[5] = _finite(facts[1, i] - popularity)
         pairs[6] = _finite(facts[1, i] - recent_popularity)
         pairs[7] = _finite(facts[2, i] - stars)
