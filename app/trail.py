@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import compress
-
-import numpy as np
+from itertools import compress, repeat, starmap
 
 from app.pipeline import Pipeline
 from app.why import Merging, Trace, inside
 from domain.answer import Answer, Item
+from domain.candidates import Candidates
 from domain.degradation import Degradation
 from domain.request import Query
 from domain.slate import Slate
@@ -73,17 +72,15 @@ def _promoted(slate: Slate) -> dict[str, int]:
 
 def _items(pipeline: Pipeline, slate: Slate) -> tuple[Item, ...]:
     shown, items = slate.shown, pipeline.items
-    names = [source.name for source in pipeline.sources]
-    who = shown.proposed_by if shown.source_ranks.shape[1] else np.zeros((len(shown), len(names)), np.bool_)
     rows = shown.item_row
-    columns = rows.tolist(), items.ids.texts(rows), items.titles.texts(rows), shown.score.tolist(), who.tolist()
-    return tuple(
-        Item(
-            item_id,
-            title,
-            score,
-            tuple(compress(names, by)),
-            slate.moved.get(row),
-        )
-        for row, item_id, title, score, by in zip(*columns, strict=True)
-    )
+    named = items.ids.texts(rows), items.titles.texts(rows)
+    columns = *named, shown.score.tolist(), _proposers(pipeline, shown), map(slate.moved.get, rows.tolist())
+    return tuple(starmap(Item, zip(*columns, strict=True)))
+
+
+def _proposers(pipeline: Pipeline, shown: Candidates) -> Iterable[tuple[str, ...]]:
+    """The sources that proposed each item; none on the rungs below retrieval."""
+    if not shown.source_ranks.shape[1]:
+        return repeat((), len(shown))
+    names = [source.name for source in pipeline.sources]
+    return [tuple(compress(names, by)) for by in shown.proposed_by.tolist()]
