@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import compress, repeat, starmap
 
@@ -16,6 +15,21 @@ from domain.candidates import Candidates
 from domain.degradation import Degradation
 from domain.request import Query
 from domain.slate import Slate
+
+
+class Timed:
+    """Around a stage."""
+
+    __slots__ = ("_stage", "_started", "_timing")
+
+    def __init__(self, timing: dict[str, float], stage: str) -> None:
+        self._timing, self._stage = timing, stage
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._timing[self._stage] = time.perf_counter() - self._started
 
 
 @dataclass(slots=True)
@@ -31,13 +45,9 @@ class Trail:
     asked: bool = True  # whether any ranker was, once there is something to rank
     trace: Trace | None = None  # of a full path that came to its end
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timing[stage] = time.perf_counter() - started
+    def timed(self, stage: str) -> Timed:
+        """``with trail.timed(stage):`` notes how long what is within takes, however it ends."""
+        return Timed(self.timing, stage)
 
     def abandoned(self) -> Trail:
         """What had happened by now, safe from whatever the abandoned path still does to this one."""
