@@ -67,6 +67,7 @@ def create_app(
     )
     app.router.route_class = PlainRoute
     _add_recommendations(app, serving, patience, bodies)
+    app.routes.sort(key=lambda route: not isinstance(route, PlainRoute))  # before FastAPI's own: each is tried in turn
     app.include_router(why_api.router(serving, bodies))
     _add_events(app, serving.events, bodies)
     _add_probes(app, serving, readiness)
