@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 
 from app import metrics, wire
 from app.admission import RETRY_SECONDS, Admission, Admitted, Path, Priority, Visit
-from app.edge import Readiness
+from app.edge import Readiness, header
 from app.events_api import EVENTS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PATH = "/v1/"
 METHOD = "/streamrec."
-PRIORITY = "x-request-priority"
+PRIORITY = b"x-request-priority"
 BUSY = "too many requests at once: try again later"
 
 
@@ -40,7 +40,7 @@ class HttpAdmission:
         if scope["type"] != "http" or not scope["path"].startswith(PATH):
             await self._app(scope, receive, told)
             return
-        priority = Priority.named(Headers(scope=scope).get(PRIORITY))
+        priority = Priority.named(header(scope, PRIORITY))
         path = self._admission.decide(priority)
         if path is Path.REFUSED:
             refusal = Response(wire.problem(429, BUSY), 429, {"retry-after": str(RETRY_SECONDS)}, wire.PROBLEM)
@@ -81,7 +81,7 @@ class GrpcAdmission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc h
         method = str(details.method)
         if handler is None or not method.startswith(METHOD):
             return handler
-        given = {str(key): value for key, value in details.invocation_metadata or ()}.get(PRIORITY)
+        given = {str(key): value for key, value in details.invocation_metadata or ()}.get(PRIORITY.decode())
         priority = Priority.named(given if isinstance(given, str) else None)
         path = self._admission.decide(priority)
         if path is Path.REFUSED:

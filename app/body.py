@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from fastapi import Request as HttpRequest
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 
 from app.edge import MAX_REQUEST_BYTES
 from app.refusal import closing
@@ -69,9 +70,13 @@ def _check_announced(headers: Headers) -> None:
 
 
 async def _collected(request: HttpRequest) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    body, more = bytearray(), True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
         if len(body) > MAX_REQUEST_BYTES:
             raise closing(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, TOO_LARGE)
     return bytes(body)

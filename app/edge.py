@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from app import metrics
 from app.admission import Admission
@@ -17,6 +17,9 @@ from domain.deadline import Deadline
 from domain.errors import InvalidRequest
 from domain.request import Query
 from events.log import EventLog
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 MAX_REQUEST_BYTES = 64 * 1024
 
@@ -80,7 +83,15 @@ class Patience:
 
 def request_id(given: str | None) -> str:
     """The caller's id of the request if it is harmless in a log and a header, else a new one."""
-    return given if given and _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if given and _SANE_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first value of an HTTP header, by its name in lower case; None without one."""
+    for given, value in scope["headers"]:
+        if given == name:
+            return str(value, "latin-1")
+    return None
 
 
 def seconds_of(milliseconds: Sequence[str]) -> float | None:

@@ -55,17 +55,22 @@ def _fall_back(pipeline: Pipeline, request: Request, may: May, degradation: Degr
     """A precomputed slate, from the best rung that has one, filled up from those below. No I/O."""
     slate, out = Candidates.none(), blocked(pipeline, request)
     for fallback in pipeline.fallbacks:
-        more = fallback.slate(request, np.concatenate([out, slate.item_row]), may)
-        if len(more):
-            degradation.level = max(degradation.level, fallback.level)
-        slate = Candidates.proposed(
-            np.concatenate([slate.item_row, more.item_row]), np.concatenate([slate.score, more.score])
-        ).take(slice(request.limit))
+        more = fallback.slate(request, out, may).take(slice(request.limit - len(slate)))
+        if not len(more):
+            continue
+        degradation.level = max(degradation.level, fallback.level)
+        slate = _joined(slate, more) if len(slate) else more
         if len(slate) == request.limit:
             break
+        out = np.concatenate([out, more.item_row])
     if not len(slate):
         degradation.level = pipeline.fallbacks[-1].level
     return slate
+
+
+def _joined(first: Candidates, more: Candidates) -> Candidates:
+    rows, scores = np.concatenate([first.item_row, more.item_row]), np.concatenate([first.score, more.score])
+    return Candidates.proposed(rows, scores)
 
 
 def blocked(pipeline: Pipeline, request: Request) -> Rows:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from domain.deadline import Deadline
@@ -63,84 +62,83 @@ class Guard:
         """Whether what seems slow about a dependency may be this process's own delay."""
         return self._standing() > self._fair_seconds[name] * STANDING_SHARE
 
-    def admitted(self, name: str) -> int:
-        """Take a place, or raise ``BreakerOpen``. The round of the probe that this call is; 0 if it is none."""
-        if name in self.held:
-            raise BreakerOpen(name)
-        return self.breakers[name].admit()
-
     async def attempt(self, name: str, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
         """What ``work()`` returns, by ``deadline``; raises ``DependencyError``, or whatever bug ``work`` has."""
-        call = _Call(self, name, fair=deadline.remaining >= self._fair_seconds[name] / 2)
-        call.admit()
-        if not call.probe:
-            return await _made(call, work, deadline)
-        beside = asyncio.create_task(_probed(call, work, deadline))
+        fair = deadline.remaining >= self._fair_seconds[name] / 2  # enough to blame the dependency for lateness
+        probe = self._admitted(name)
+        if not probe:
+            return await self._made(name, probe, work, deadline, fair=fair)
+        beside = asyncio.create_task(self._probed(name, probe, work, deadline, fair=fair))
         self._probes.add(beside)  # the loop holds its tasks weakly
         beside.add_done_callback(self._probes.discard)
-        self.observe(name, BreakerOpen.cause, 0.0)
-        raise BreakerOpen(name)
+        raise self._refused(name)
 
     def compute(self, name: str, work: Callable[[], T]) -> T:
         """The same for what computes in line: nothing interrupts it, so it has no timer. It may be slow, never late."""
-        call = _Call(self, name, fair=False)
-        call.admit()
-        with call:
-            return work()
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """One call: asks the breaker before it, tells it and the observer after it. Whatever is raised passes."""
-
-    guard: Guard
-    name: str
-    fair: bool  # whether the time granted was enough to blame the dependency for lateness
-    probe: int = 0
-    started: float = 0.0
-
-    def admit(self) -> None:
-        """Before ``with``: take a place, or raise ``BreakerOpen``."""
+        probe = self._admitted(name)
+        started = self.clock()
         try:
-            self.probe = self.guard.admitted(self.name)
-        except BreakerOpen as error:
-            self.guard.observe(self.name, error.cause, 0.0)
+            given = work()
+        except BaseException as error:
+            self._ended(name, probe, started, error, fair=False)
             raise
+        self._ended(name, probe, started, None, fair=False)
+        return given
 
-    def __enter__(self) -> None:
-        self.started = self.guard.clock()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        breaker, seconds = self.guard.breakers[self.name], self.guard.clock() - self.started
-        if error is None and not (breaker.slow(seconds) and self.guard.behind(self.name)):
-            breaker.succeed(seconds, probe=self.probe)
-        elif isinstance(error, DependencyError) and self._blames(error):
-            breaker.fail(probe=self.probe)
-        else:
-            breaker.forget(probe=self.probe)
-        self.guard.observe(self.name, _outcome(error), seconds)
-
-    def _blames(self, error: DependencyError) -> bool:
-        return self.fair and not self.guard.behind(self.name) if isinstance(error, Late) else error.is_fault
-
-
-async def _made(call: _Call, work: Callable[[], Awaitable[T]], deadline: Deadline) -> T:
-    with call:
+    async def _made(
+        self, name: str, probe: int, work: Callable[[], Awaitable[T]], deadline: Deadline, *, fair: bool
+    ) -> T:
+        started = self.clock()
         try:
             async with deadline.timeout():
-                return await work()
+                given = await work()
         except TimeoutError as error:
-            raise Late(call.name) from error
+            late = Late(name)
+            self._ended(name, probe, started, late, fair=fair)
+            raise late from error
+        except BaseException as error:
+            self._ended(name, probe, started, error, fair=fair)
+            raise
+        self._ended(name, probe, started, None, fair=fair)
+        return given
 
+    async def _probed(
+        self, name: str, probe: int, work: Callable[[], Awaitable[object]], deadline: Deadline, *, fair: bool
+    ) -> None:
+        """Only the breaker wants to know how it ended."""
+        try:
+            await self._made(name, probe, work, deadline, fair=fair)
+        except DependencyError:
+            return
+        except Exception:  # noqa: BLE001  # no request hears of it
+            _log.exception("a probe of %s failed by itself", name)
 
-async def _probed(call: _Call, work: Callable[[], Awaitable[object]], deadline: Deadline) -> None:
-    """Only the breaker wants to know how it ended."""
-    try:
-        await _made(call, work, deadline)
-    except DependencyError:
-        return
-    except Exception:  # noqa: BLE001  # no request hears of it
-        _log.exception("a probe of %s failed by itself", call.name)
+    def _admitted(self, name: str) -> int:
+        """Take a place, or raise ``BreakerOpen``. The round of the probe that this call is; 0 if it is none."""
+        if name in self.held:
+            raise self._refused(name)
+        try:
+            return self.breakers[name].admit()
+        except BreakerOpen:
+            raise self._refused(name) from None
+
+    def _refused(self, name: str) -> BreakerOpen:
+        self.observe(name, BreakerOpen.cause, 0.0)
+        return BreakerOpen(name)
+
+    def _ended(self, name: str, probe: int, started: float, error: BaseException | None, *, fair: bool) -> None:
+        """Tell the breaker and the observer how a call ended."""
+        breaker, seconds = self.breakers[name], self.clock() - started
+        if error is None and not (breaker.slow(seconds) and self.behind(name)):
+            breaker.succeed(seconds, probe=probe)
+        elif isinstance(error, DependencyError) and self._blames(name, error, fair=fair):
+            breaker.fail(probe=probe)
+        else:
+            breaker.forget(probe=probe)
+        self.observe(name, _outcome(error), seconds)
+
+    def _blames(self, name: str, error: DependencyError, *, fair: bool) -> bool:
+        return fair and not self.behind(name) if isinstance(error, Late) else error.is_fault
 
 
 def _outcome(error: BaseException | None) -> str:

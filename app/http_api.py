@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRoute
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
-from starlette.routing import request_response
 
 from app import admin_api, events_api, metrics, openapi, why_api, wire
 from app.access import Access, Outcome, bearer, roles_of_path
 from app.beside.exposing import Exposing
 from app.body import Bodies
-from app.edge import Patience, Readiness, Serving, answer, report_bug, request_id, seconds_of
+from app.edge import Patience, Readiness, Serving, answer, header, report_bug, request_id, seconds_of
 from app.refusal import problem_response, refuse_http, refuse_invalid
 from domain.deadline import Deadline
 from domain.errors import DependencyError, InvalidRequest
@@ -38,6 +40,7 @@ CLIENT_LEFT = 499
 MEASURED = {"/v1/recommendations": metrics.request_finished, "/v1/events": metrics.events_asked}
 
 JSON = "application/json"
+NO_STORE = (b"cache-control", b"no-store")
 CHALLENGE = {"www-authenticate": "Bearer"}
 
 
@@ -54,7 +57,7 @@ def create_app(
     often?), then routing and parsing.
     """
     access, bodies = access or Access(None), Bodies(serving.admission.policy.most_in_process)
-    app = FastAPI(
+    app = Api(
         title="StreamRec",
         version="1",
         middleware=[Middleware(Edge), Middleware(AccessCheck, access=access)],
@@ -64,6 +67,7 @@ def create_app(
     )
     app.router.route_class = PlainRoute
     _add_recommendations(app, serving, patience, bodies)
+    app.routes.sort(key=lambda route: not isinstance(route, PlainRoute))  # before FastAPI's own: each is tried in turn
     app.include_router(why_api.router(serving, bodies))
     _add_events(app, serving.events, bodies)
     _add_probes(app, serving, readiness)
@@ -150,15 +154,43 @@ def _deadline(request: HttpRequest, patience: Patience) -> Deadline:
     return Deadline(request.state.arrived_at + patience.seconds(asked))
 
 
+class Api(FastAPI):
+    """FastAPI, with only what is needed here around each request.
+
+    Left out are its telemetry, its limit of bodies (``Bodies`` has ours) and its page for exceptions that nobody caught
+    (``Edge`` answers them).
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app: ASGIApp = self.router
+        inner = [
+            Middleware(ExceptionMiddleware, handlers=self.exception_handlers),
+            Middleware(AsyncExitStackMiddleware),
+        ]
+        for wrap, arguments, named in reversed([*self.user_middleware, *inner]):
+            app = wrap(app, *arguments, **named)
+        return app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await Starlette.__call__(self, scope, receive, send)
+
+
 class PlainRoute(APIRoute):
     """A route whose endpoint takes the request and makes the response. FastAPI documents it; there is nothing to solve.
 
-    FastAPI's own way opens two exit stacks and solves no dependencies, for each request.
+    FastAPI's own way opens two exit stacks and solves no dependencies, for each request. What is raised goes to the
+    handlers around the router.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.app = request_response(self.endpoint)
+        endpoint = self.endpoint
+
+        async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+            response = await endpoint(HttpRequest(scope, receive, send))
+            await response(scope, receive, send)
+
+        self.app = plain
 
 
 class Edge:
@@ -172,7 +204,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         arrived_at = time.monotonic()
-        given_id = request_id(Headers(scope=scope).get("x-request-id"))
+        given_id = request_id(header(scope, b"x-request-id"))
         scope["state"] = {"request_id": given_id, "arrived_at": arrived_at}
         status = 0
 
@@ -180,9 +212,7 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = given_id
-                headers["cache-control"] = "no-store"
+                message["headers"] = [*message["headers"], (b"x-request-id", given_id.encode()), NO_STORE]
             await send(message)
 
         try:

@@ -9,6 +9,7 @@ speaks for itself. Labels are few and closed: never a user, an item or anything 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,11 @@ REQUEST_BOUNDS = (0.005, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.075, 0.1, 0.12
 STAGE_BOUNDS = (0.0002, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.025, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3)
 SIZE_BOUNDS = (0, 1, 5, 10, 20, 50, 100, 200, 500, 1000)
 EVENT_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0, 1800.0)
+
+PROCESS = os.getpid()
+if values.ValueClass is not values.MutexValue:
+    # The library would ask the kernel who this is at each of a request's 75 values, in case of a fork. Nothing forks.
+    values.ValueClass = values.MultiProcessValue(lambda: PROCESS)  # type: ignore[no-untyped-call]
 
 REGISTRY = CollectorRegistry()
 Labelled = TypeVar("Labelled", Counter, Histogram)

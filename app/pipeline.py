@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from app.beside.exposure_watch import Shelf
 from app.beside.shadow import Shadow
 from app.user_reader import UserReader
-from domain.arrays import Floats
+from domain.arrays import NO_ROWS, Floats, Rows
 from domain.catalogue import Items
 from domain.clock import Clock
 from domain.request import Query, Request
@@ -79,15 +79,19 @@ class Pipeline:
         users = self.reader.users
         row = -1 if query.user_id is None else users.ids.row(query.user_id)
         earlier = query.page.shown if query.page else ()
-        exclude = self.items.ids.rows((*query.exclude_item_ids, *earlier))
-        recent = self.items.ids.rows(query.recent_item_ids)
         return Request(
             user_id=query.user_id,
             user_row=row,
             limit=query.limit,
             context=query.context,
             now=self.clock.now(users.history(row).last_event),
-            exclude=exclude[exclude >= 0],
-            recent=recent[recent >= 0],
+            exclude=self._known((*query.exclude_item_ids, *earlier)),
+            recent=self._known(query.recent_item_ids),
             request_id=query.request_id,
         )
+
+    def _known(self, item_ids: tuple[str, ...]) -> Rows:
+        if not item_ids:  # as in most requests
+            return NO_ROWS
+        rows = self.items.ids.rows(item_ids)
+        return rows[rows >= 0]

@@ -108,14 +108,15 @@ def _merge(
             trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, f"{answer.source}.{answer.cause}")
         elif not len(answer.candidates) and not (nobody_yet or answer.source in pipeline.silent):
             trail.degradation.note(f"{answer.source}.no_history")
-    promoted, tried = _promoted(pipeline, request, user), explored(pipeline, request)
+    seed = seed_of(request, time.time())
+    promoted, tried = _promoted(pipeline, request, user), explored(pipeline, seed)
     proposed = [answer.candidates.item_row for answer in found]
     barred = _barred(pipeline, request, [*proposed, promoted, tried])
     wanted = pipeline.narrowed(pipeline.budget.candidates)
     with pipeline.offer.without(user.seen, request.exclude, barred) as keep:
         candidates = merge([answer.candidates for answer in found], pipeline.quotas, keep, wanted)
         promoted, tried = promoted[keep[promoted]], tried[keep[tried]]
-    forced = forced_rows(tried, promoted, wanted, seed_of(request, time.time()))
+    forced = forced_rows(tried, promoted, wanted, seed)
     if len(candidates) == wanted < pipeline.budget.candidates:
         trail.degradation.step(DegradationLevel.PARTIAL_RETRIEVAL, NARROWED)
     trail.merging = Merging(pipeline.quotas, wanted, forced, barred)

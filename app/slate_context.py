@@ -41,9 +41,9 @@ def spent_on(pipeline: Pipeline, request: Request, user: UserFeatures | None) ->
     return {name: Spent(told.in_all, max(told.on_user_today, promoted.get(name, 0))) for name, told in spent.items()}
 
 
-def explored(pipeline: Pipeline, request: Request) -> Rows:
+def explored(pipeline: Pipeline, seed: int) -> Rows:
     """Some items that nobody was shown lately, for minimum exposure to choose from."""
-    return pipeline.shelf.quota.drawn(EXPLORED, seed_of(request, time.time())) if pipeline.shelf else NO_ROWS
+    return pipeline.shelf.quota.drawn(EXPLORED, seed) if pipeline.shelf else NO_ROWS
 
 
 def seed_of(request: Request, now: float) -> int:

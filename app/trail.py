@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import compress
-
-import numpy as np
+from itertools import compress, repeat, starmap
 
 from app.pipeline import Pipeline
 from app.why import Merging, Trace, inside
 from domain.answer import Answer, Item
+from domain.candidates import Candidates
 from domain.degradation import Degradation
 from domain.request import Query
 from domain.slate import Slate
+
+
+class Timed:
+    """Around a stage."""
+
+    __slots__ = ("_stage", "_started", "_timing")
+
+    def __init__(self, timing: dict[str, float], stage: str) -> None:
+        self._timing, self._stage = timing, stage
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._timing[self._stage] = time.perf_counter() - self._started
 
 
 @dataclass(slots=True)
@@ -32,13 +45,9 @@ class Trail:
     asked: bool = True  # whether any ranker was, once there is something to rank
     trace: Trace | None = None  # of a full path that came to its end
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timing[stage] = time.perf_counter() - started
+    def timed(self, stage: str) -> Timed:
+        """``with trail.timed(stage):`` notes how long what is within takes, however it ends."""
+        return Timed(self.timing, stage)
 
     def abandoned(self) -> Trail:
         """What had happened by now, safe from whatever the abandoned path still does to this one."""
@@ -73,17 +82,15 @@ def _promoted(slate: Slate) -> dict[str, int]:
 
 def _items(pipeline: Pipeline, slate: Slate) -> tuple[Item, ...]:
     shown, items = slate.shown, pipeline.items
-    names = [source.name for source in pipeline.sources]
-    who = shown.proposed_by if shown.source_ranks.shape[1] else np.zeros((len(shown), len(names)), np.bool_)
     rows = shown.item_row
-    columns = rows.tolist(), items.ids.texts(rows), items.titles.texts(rows), shown.score.tolist(), who.tolist()
-    return tuple(
-        Item(
-            item_id,
-            title,
-            score,
-            tuple(compress(names, by)),
-            slate.moved.get(row),
-        )
-        for row, item_id, title, score, by in zip(*columns, strict=True)
-    )
+    named = items.ids.texts(rows), items.titles.texts(rows)
+    columns = *named, shown.score.tolist(), _proposers(pipeline, shown), map(slate.moved.get, rows.tolist())
+    return tuple(starmap(Item, zip(*columns, strict=True)))
+
+
+def _proposers(pipeline: Pipeline, shown: Candidates) -> Iterable[tuple[str, ...]]:
+    """The sources that proposed each item; none on the rungs below retrieval."""
+    if not shown.source_ranks.shape[1]:
+        return repeat((), len(shown))
+    names = [source.name for source in pipeline.sources]
+    return [tuple(compress(names, by)) for by in shown.proposed_by.tolist()]

@@ -134,14 +134,10 @@ class UserReader:
         if stored is not None:
             history = history.then(self._recent(stored, history.last_event))
         history = history.then(_just_now(request))
+        columns = self._stored_columns(request, stored, history), request_features(history, request.now, self.facts)
         return UserFeatures(
             row=request.user_row,
-            numeric=np.concatenate(
-                [
-                    self._stored_columns(request, stored, history),
-                    request_features(history, request.now, self.facts),
-                ]
-            ),
+            numeric=np.concatenate(columns),
             codes=context_codes(request.context, request.now),
             history=history,
             as_of=self.users.as_of if stored is None else stored.as_of,
@@ -155,9 +151,9 @@ class UserReader:
         """What the user was shown lately, of the items that this bundle has."""
         if not shown.item_ids:
             return Shown.nothing()
-        rows = self.items.ids.rows(shown.item_ids)
+        rows, ages = self.items.ids.rows(shown.item_ids), time.time() - shown.at
         known = rows >= 0
-        return Shown(rows[known], time.time() - shown.at[known])
+        return Shown(rows, ages) if known.all() else Shown(rows[known], ages[known])
 
     def _stored_columns(self, request: Request, stored: StoredUser | None, history: History) -> Floats:
         """``(U,)``: the store's, else the bundle's, else computed from what the stream or the request brought along."""
@@ -169,13 +165,18 @@ class UserReader:
 
     def _recent(self, stored: StoredUser, last_event: float | None) -> History:
         """The store's recent events that this bundle has items for, oldest first, at their time on the data's clock."""
-        rows = self.items.ids.rows(stored.recent.item_ids)
-        times = [self.clock.at(wall, last_event) for wall in stored.recent.timestamp.tolist()]
-        return History(rows, stored.recent.rating, np.array(times, np.float64)).only(rows >= 0)
+        if not len(stored.recent):
+            return History.none()
+        rows, at = self.items.ids.rows(stored.recent.item_ids), self.clock.at
+        times = np.array([at(wall, last_event) for wall in stored.recent.timestamp.tolist()], np.float64)
+        events, known = History(rows, stored.recent.rating, times), rows >= 0
+        return events if known.all() else events.only(known)
 
 
 def _just_now(request: Request) -> History:
     """The request's own recent items, as events of the second before it."""
     h = len(request.recent)
+    if not h:
+        return History.none()
     times: Seconds = np.full(h, request.now - 1.0)
     return History(request.recent, np.full(h, np.nan, np.float32), times)

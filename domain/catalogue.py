@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from domain.arrays import NO_ROWS, Codes, Floats, Mask, Rows, Seconds
+from domain.compiled import bool_, column, compiled, float32, float64, int32, int64, pair, uint8, written
+
+Bytes: TypeAlias = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,16 +43,15 @@ class IdTable:
 
     def rows(self, ids: Sequence[str]) -> Rows:
         """``(len(ids),)`` rows, -1 where an id is unknown."""
-        if not ids or not len(self.ids):
-            return np.full(len(ids), -1, np.int32)
-        width = self.ids.dtype.itemsize
-        encoded = [text.encode("utf-8", "surrogatepass") for text in ids]
-        wanted = np.array(encoded, dtype=self.ids.dtype)  # cut to the width; those cut are refused below
-        found = np.minimum(np.searchsorted(self.ids, wanted), len(self.ids) - 1)
-        known = self.ids[found] == wanted
-        if max(map(len, encoded)) > width or b"\0" in b"".join(encoded):  # numpy drops final NULs
-            known &= [len(text) <= width and not text.endswith(b"\0") for text in encoded]
-        return np.where(known, found, -1).astype(np.int32)
+        if not ids:
+            return NO_ROWS
+        text = b"%b\0" % "\0".join(ids).encode("utf-8", "surrogatepass")
+        flat = np.frombuffer(text, np.uint8)
+        if text.count(0) == len(ids):
+            (ends,) = (flat == 0).nonzero()
+        else:  # there is a NUL within an id
+            ends = np.cumsum([len(each.encode("utf-8", "surrogatepass")) + 1 for each in ids]) - 1
+        return _found(flat, ends, self.ids.view(np.uint8).reshape(len(self.ids), self.ids.itemsize))
 
     def row(self, external_id: str) -> int:
         """The row, or -1."""
@@ -61,6 +64,39 @@ class IdTable:
     def texts(self, rows: Rows) -> list[str]:
         """The external ids of ``rows``."""
         return [raw.decode() for raw in self.ids[rows].tolist()]
+
+
+@compiled(int64, column(uint8), int64, int64, column(uint8))
+def _compared(text: Bytes, start: int, end: int, row: Bytes) -> int:
+    """Below zero, zero or above: the id ``text[start:end]`` comes before that of the row, is it, comes after it."""
+    for at in range(len(row)):
+        byte = text[start + at] if start + at < end else 0
+        if byte != row[at]:
+            return -1 if byte < row[at] else 1
+    return 0
+
+
+@compiled(written(int32), column(uint8), column(int64), column(uint8, 2))
+def _found(text: Bytes, ends: NDArray[np.int64], table: Bytes) -> Rows:
+    """``(len(ends),)`` rows of the ids that lie in ``text`` with a byte after each; -1 where one is unknown.
+
+    ``table`` ``(n, width)`` is in ascending order, filled up with NULs; so an id that ends in one is nobody's.
+    """
+    rows = np.full(len(ends), -1, np.int32)
+    start = 0
+    for at, end in enumerate(ends):
+        low, high = 0, len(table)
+        if end - start > table.shape[1] or (end > start and text[end - 1] == 0):
+            high = 0
+        while low < high:
+            middle = (low + high) // 2
+            order = _compared(text, start, end, table[middle])
+            if order == 0:
+                rows[at] = middle
+                break
+            low, high = (low, middle) if order < 0 else (middle + 1, high)
+        start = end + 1
+    return rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,19 +203,44 @@ class History:
         """This history followed by ``later``; an event that both hold (same item and second) is kept once."""
         if not len(later):
             return self
-        if len(self):
-            span = self.timestamp >= later.timestamp[0]
-            known = set(zip(self.item_row[span].tolist(), self.timestamp[span].tolist(), strict=True))
-            pairs = zip(later.item_row.tolist(), later.timestamp.tolist(), strict=True)
-            new = np.array([pair not in known for pair in pairs], np.bool_)
-            later = History(later.item_row[new], later.rating[new], later.timestamp[new])
-        both = History(
-            np.concatenate([self.item_row, later.item_row]),
-            np.concatenate([self.rating, later.rating]),
-            np.concatenate([self.timestamp, later.timestamp]),
+        item_row, rating, timestamp, in_order = _followed(
+            self.item_row, self.rating, self.timestamp, later.item_row, later.rating, later.timestamp
         )
-        order = np.argsort(both.timestamp, kind="stable")
-        return History(both.item_row[order], both.rating[order], both.timestamp[order])
+        if in_order:
+            return History(item_row, rating, timestamp)
+        order = timestamp.argsort(kind="stable")
+        return History(item_row[order], rating[order], timestamp[order])
+
+
+@compiled(
+    pair(written(int32), written(float32), written(float64), bool_),
+    *[column(int32), column(float32), column(float64)] * 2,
+)
+def _followed(
+    rows: Rows, ratings: Floats, times: Seconds, later_rows: Rows, later_ratings: Floats, later_times: Seconds
+) -> tuple[Rows, Floats, Seconds, bool]:
+    """A history, then those of ``r`` later events, at least one, that it does not hold; and whether all are in order.
+
+    Few events of a history are as late as the first of the later ones, so each of these is looked for among them.
+    """
+    h, r = len(rows), len(later_rows)
+    item_row, rating, timestamp = np.empty(h + r, np.int32), np.empty(h + r, np.float32), np.empty(h + r)
+    item_row[:h], rating[:h], timestamp[:h] = rows, ratings, times
+    late = np.flatnonzero(times >= later_times[0])
+    n = h
+    for at in range(r):
+        known = False
+        for held in late:
+            if rows[held] == later_rows[at] and times[held] == later_times[at]:
+                known = True
+                break
+        if not known:
+            item_row[n], rating[n], timestamp[n] = later_rows[at], later_ratings[at], later_times[at]
+            n += 1
+    in_order = True
+    for i in range(1, n):
+        in_order &= timestamp[i - 1] <= timestamp[i]
+    return item_row[:n], rating[:n], timestamp[:n], in_order
 
 
 @dataclass(frozen=True, slots=True, eq=False)

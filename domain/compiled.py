@@ -20,7 +20,8 @@ from numba import njit, types
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-bool_, int32, int64, float32, float64 = types.boolean, types.int32, types.int64, types.float32, types.float64
+bool_, int32, int64, uint8 = types.boolean, types.int32, types.int64, types.uint8
+float32, float64 = types.float32, types.float64
 
 
 def column(dtype: Any, ndim: int = 1) -> Any:

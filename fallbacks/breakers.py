@@ -86,6 +86,7 @@ class Breaker:
         self.policy = policy
         self._clock = clock
         self._jitter = jitter
+        self.state: str = pybreaker.STATE_CLOSED  # the machine's, which takes three calls to ask
         self._machine = pybreaker.CircuitBreaker(fail_max=NEVER, name=name, listeners=list(listeners))
         self._window = _Window(policy)
         self._reopen_at = 0.0
@@ -93,11 +94,6 @@ class Breaker:
         self._round = 0  # of probing; a probe of an earlier one says nothing about this one
         self._probing = 0
         self._probed = 0
-
-    @property
-    def state(self) -> str:
-        """``closed``, ``open`` or ``half-open``."""
-        return str(self._machine.current_state)
 
     def admit(self) -> int:
         """Take a place, or raise ``BreakerOpen``. The round this call probes in, or 0: pass it back at the end."""
@@ -107,6 +103,7 @@ class Breaker:
             if self._clock() < self._reopen_at:
                 raise BreakerOpen(self.name)
             self._round, self._probing, self._probed = self._round + 1, 0, 0
+            self.state = pybreaker.STATE_HALF_OPEN
             self._machine.half_open()
         if self._probing >= self.policy.probes:
             raise BreakerOpen(self.name)
@@ -122,7 +119,7 @@ class Breaker:
         if self.slow(seconds):
             self.fail(probe=probe)
         elif not probe:
-            self._count(fault=False)
+            self._window.add(self._clock(), fault=False)
         elif self._asks_for(probe):
             self._probing -= 1
             self._probed += 1
@@ -135,7 +132,7 @@ class Breaker:
             self._failed_probings += 1
             self._open()
         elif not probe and self.state == pybreaker.STATE_CLOSED:
-            self._count(fault=True)
+            self._window.add(self._clock(), fault=True)
             calls = len(self._window)
             if calls >= self.policy.minimum_calls and self._window.faults >= self.policy.threshold_ratio * calls:
                 self._open()
@@ -149,18 +146,17 @@ class Breaker:
         """Whether it is a probe of the round that goes on now."""
         return probe == self._round and self.state == pybreaker.STATE_HALF_OPEN
 
-    def _count(self, *, fault: bool) -> None:
-        self._window.add(self._clock(), fault=fault)
-
     def _open(self) -> None:
         doubled = self.policy.open_seconds * 2.0 ** min(self._failed_probings, MAX_DOUBLINGS)
         pause = min(doubled, self.policy.open_seconds_limit)
         self._reopen_at = self._clock() + pause * (0.75 + 0.5 * self._jitter())
+        self.state = pybreaker.STATE_OPEN
         self._machine.open()
 
     def _close(self) -> None:
         self._failed_probings = 0
         self._window = _Window(self.policy)
+        self.state = pybreaker.STATE_CLOSED
         self._machine.close()
 
     def __repr__(self) -> str:

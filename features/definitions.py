@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
-from domain.arrays import Codes, Floats, Mask, Seconds
+from domain.arrays import Codes, Floats, Mask, Rows, Seconds
 from domain.catalogue import History
+from domain.compiled import bool_, column, compiled, float32, float64, int32, int64, written
 from domain.request import Context
 from features.contract import CONTRACT, DAY, HOUR
 
@@ -36,7 +38,9 @@ class ItemFacts:
 
 def before(history: History, moment: float) -> History:
     """The events in strictly earlier seconds than ``moment``: an event of the same second is the future."""
-    end = int(np.searchsorted(history.timestamp, math.floor(moment), side="left"))
+    end = int(history.timestamp.searchsorted(math.floor(moment)))
+    if end == len(history):
+        return history
     return History(history.item_row[:end], history.rating[:end], history.timestamp[:end])
 
 
@@ -93,21 +97,50 @@ def session_features(history: History, moment: float, items: ItemFacts) -> Float
 
     A function of the last ``SESSION_EVENTS`` events alone, so that the stream need keep no more than those.
     """
-    columns = CONTRACT.session
-    row = columns.defaults.copy()
-    latest = before(history, moment).latest(SESSION_EVENTS)
-    if not len(latest) or moment - latest.timestamp[-1] > SESSION_GAP_SECONDS:
+    return _session_features(before(history, moment).latest(SESSION_EVENTS), moment, items)
+
+
+def _session_features(latest: History, moment: float, items: ItemFacts) -> Floats:
+    genres = np.ascontiguousarray(items.genres)
+    return _session(latest.item_row, latest.timestamp, moment, genres, _SESSION, _SESSION_PLACES)
+
+
+_SESSION = np.stack([CONTRACT.session.defaults, CONTRACT.session.low, CONTRACT.session.high])
+_SESSION_PLACES = np.array(
+    [CONTRACT.session.slices[f"session_{name}"].start for name in ("events_count", "length_seconds", "genre_ratio")]
+)
+
+
+@compiled(
+    written(float32),
+    column(int32), column(float64), float64, column(bool_, 2), column(float32, 2), column(int64),
+)  # fmt: skip
+def _session(
+    rows: Rows, timestamp: Seconds, moment: float, genres: Mask, bounds: Floats, places: NDArray[np.int64]
+) -> Floats:
+    """``(S,)`` of the latest events ``(h,)``.
+
+    ``bounds`` ``(3, S)`` are the columns' defaults and limits, ``places`` those of the number of events, the length and
+    the first genre.
+    """
+    row = bounds[0].copy()
+    h = len(rows)
+    if not h or moment - timestamp[h - 1] > SESSION_GAP_SECONDS:
         return row
-    breaks = np.flatnonzero(np.diff(latest.timestamp) > SESSION_GAP_SECONDS)
-    session = latest.latest(len(latest) - (int(breaks[-1]) + 1 if len(breaks) else 0))
-    values = {
-        "session_events_count": len(session),
-        "session_length_seconds": session.timestamp[-1] - session.timestamp[0],
-        "session_genre_ratio": _genre_ratio(items.genres, session.item_row),
-    }
-    for name, value in values.items():
-        row[columns.slices[name]] = value
-    return np.clip(row, columns.low, columns.high)
+    start = h - 1
+    while start and not timestamp[start] - timestamp[start - 1] > SESSION_GAP_SECONDS:
+        start -= 1
+    count, length, genre = places
+    row[count], row[length] = h - start, timestamp[h - 1] - timestamp[start]
+    ratio = row[genre : genre + genres.shape[1]]
+    ratio[:] = 0
+    for i in range(start, h):
+        for slot in range(len(ratio)):
+            ratio[slot] += genres[rows[i], slot]
+    total = ratio.sum()
+    if total:
+        ratio /= total
+    return np.minimum(np.maximum(row, bounds[1]), bounds[2])
 
 
 def numeric_features(history: History, moment: float, items: ItemFacts) -> Floats:
@@ -117,17 +150,23 @@ def numeric_features(history: History, moment: float, items: ItemFacts) -> Float
 
 def request_features(history: History, moment: float, items: ItemFacts) -> Floats:
     """The part of it that is computed at the request: session and moment."""
-    last = before(history, moment).last_event
-    return np.concatenate([session_features(history, moment, items), moment_features(last, moment)])
+    past = before(history, moment)
+    session = _session_features(past.latest(SESSION_EVENTS), moment, items)
+    return np.concatenate([session, moment_features(past.last_event, moment)])
 
 
 def moment_features(last_event: float | None, moment: float) -> Floats:
     """``(M,)`` features that only the request can know, in the contract's order."""
-    columns = CONTRACT.moment
     if last_event is None:
-        return columns.defaults.copy()
-    hours = np.float32((moment - last_event) / HOUR)
-    return np.clip(np.full(1, hours, np.float32), columns.low, columns.high)
+        return CONTRACT.moment.defaults.copy()
+    hours = (moment - last_event) / HOUR
+    return np.array([min(max(hours, _HOURS.low), _HOURS.high)], np.float32)
+
+
+(_HOURS,) = CONTRACT.moment.features
+_CODES: dict[str, dict[str | None, int]] = {
+    category.name: {value: category.code(value) for value in category.values} for category in CONTRACT.context
+}
 
 
 def context_codes(context: Context, moment: float) -> Codes:
@@ -139,7 +178,7 @@ def context_codes(context: Context, moment: float) -> Codes:
         "context_hour": str(at.hour),
         "context_weekday": str(at.weekday()),
     }
-    return np.array([category.code(values[category.name]) for category in CONTRACT.context], np.int32)
+    return np.array([codes.get(values[name], 0) for name, codes in _CODES.items()], np.int32)
 
 
 def item_features(events: History, positive_stars: float, year: Floats, genres: Mask, moment: float) -> Floats:

@@ -74,11 +74,13 @@ def decode(slates: Sequence[bytes]) -> ShownIds:
     """The list as read; an entry that ``encode`` did not make counts as nothing."""
     ids: list[str] = []
     moments: list[float] = []
+    sizes: list[int] = []
     for raw in slates:
         try:
             at, *shown = orjson.loads(raw)
-            moments += [float(at)] * len(shown)
+            moments.append(float(at))
+            sizes.append(len(shown))
             ids += map(str, shown)
         except (TypeError, ValueError):
             log.warning("a slate that a user was shown cannot be read")
-    return ShownIds(tuple(ids), np.array(moments, np.float64))
+    return ShownIds(tuple(ids), np.repeat(np.array(moments, np.float64), sizes))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domain.arrays import Codes, Mask
-from domain.slate import Slate
+from domain.arrays import Codes, Rows
+from domain.compiled import column, compiled, int32, int64, written
+from domain.slate import Positions, Slate
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,23 +30,31 @@ class CreatorCap:
         facets, rows = slate.context.facets, slate.candidates.item_row
         if facets is None:
             return slate
-        free, places = slate.free, slate.open_places
-        pins = [place for place in slate.pinned if place < slate.limit]
-        codes = facets.creator[np.concatenate([rows[pins], rows[free]])]
-        under = (how_manieth(codes) < self.most)[len(pins) :] | (codes[len(pins) :] < 0)
-        shown: Mask = np.zeros(len(free), np.bool_)
-        shown[np.concatenate([np.flatnonzero(under), np.flatnonzero(~under)])[:places]] = True
-        order = np.concatenate([np.flatnonzero(shown), np.flatnonzero(~shown)])
-        up = order[order > np.arange(len(order))]
-        return slate.arranged(free[order], self.name, rows[free[up]]) if len(up) else slate
+        pins = facets.creator[rows[[place for place in slate.pinned if place < slate.limit]]]
+        return slate.ordered(_capped(facets.creator, pins, rows[slate.free], slate.open_places, self.most), self.name)
 
 
-def how_manieth(codes: Codes) -> Codes:
-    """``(n,)``: how many equal codes stand before each."""
-    order = np.argsort(codes, kind="stable")
-    ordered = codes[order]
-    starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1]))) if len(codes) else np.empty(0, int)
-    run = np.repeat(starts, np.diff(np.append(starts, len(codes))))
-    counted = np.empty(len(codes), np.int32)
-    counted[order] = np.arange(len(codes)) - run
-    return counted
+@compiled(written(int64), column(int32), column(int32), column(int32), int64, int64)
+def _capped(creator: Codes, pins: Codes, rows: Rows, places: int, most: int) -> Positions:
+    """``(places,)`` positions in ``rows``, ascending: the first under the cap, then the first others."""
+    shown, n = np.zeros(len(rows), np.bool_), len(pins)
+    codes = np.empty(n + places, np.int32)  # of those that have a place
+    for at in range(n):
+        codes[at] = pins[at]
+    for at in range(len(rows)):
+        if n == len(codes):
+            break
+        code, same = creator[rows[at]], 0
+        for other in range(n):
+            same += codes[other] == code
+        if code < 0 or same < most:
+            shown[at] = True
+            codes[n] = code
+            n += 1
+    for at in range(len(rows)):
+        if n == len(codes):
+            break
+        if not shown[at]:
+            shown[at] = True
+            n += 1
+    return np.flatnonzero(shown)

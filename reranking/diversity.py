@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from domain.arrays import Floats
-from domain.slate import Slate
-from reranking.reach import Reach
+from domain.arrays import NO_ROWS, Codes, Mask, Rows
+from domain.compiled import bool_, column, compiled, int32, int64, pair, written
+from domain.slate import Positions, Slate
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,39 +31,66 @@ class GenreWindow:
             raise ValueError("window, most and most_of_creator must be at least 1, reach at least 0")
 
     def apply(self, slate: Slate) -> Slate:
-        pool = Reach.of(slate, self.reach)
-        labels, most = self._labels(pool)
-        chosen: list[int] = []
-        recent = np.zeros(labels.shape[1], np.float32)
-        left = np.ones(len(pool), np.bool_)
-        for place in range(pool.places):
-            if place >= self.window:
-                recent -= labels[chosen[place - self.window]]
-            crowded = recent >= most
-            fits = left & (labels @ crowded.astype(np.float32) == 0) if crowded.any() else left
-            at = int(fits.argmax())
-            if not fits[at]:
-                at = int(left.argmax())
-            left[at] = False
-            chosen.append(at)
-            recent += labels[at]
-        return pool.arranged(chosen, self.name)
-
-    def _labels(self, pool: Reach) -> tuple[Floats, Floats]:
-        """``(pool, L)``: 1 where a candidate wears a label; ``(L,)``: how many in a window may."""
-        context = pool.slate.context
-        genres = context.genres[pool.rows].astype(np.float32)
-        genres[:, genres.sum(axis=0) * 2 > len(pool)] = 0
-        most = np.full(genres.shape[1], self.most, np.float32)
-        if context.facets is None:
-            return genres, most
-        creators = _one_hot(context.facets.creator[pool.rows])
-        return np.hstack([genres, creators]), np.append(most, np.full(creators.shape[1], self.most_of_creator)).astype(
-            np.float32
-        )
+        context, free, places = slate.context, slate.free, slate.open_places
+        rows = slate.candidates.item_row[free[: places + self.reach]]
+        creator = NO_ROWS if context.facets is None else context.facets.creator
+        window = self.window, self.most, self.most_of_creator
+        return slate.ordered(_chosen(context.genres, creator, rows, places, *window), self.name)
 
 
-def _one_hot(codes: NDArray[np.int32]) -> Floats:
-    """``(n, distinct codes)``; a code of -1, unknown, is none."""
-    distinct = np.unique(codes)
-    return (codes[:, None] == distinct[distinct >= 0]).astype(np.float32)
+@compiled(pair(written(bool_, 2), written(int32)), column(bool_, 2), column(int32), column(int32))
+def _labels(genres: Mask, creator: Codes, rows: Rows) -> tuple[Mask, Codes]:
+    """``(pool, G)``: the genres that count; ``(pool,)``: the creator of each, -1 where unknown."""
+    n = len(rows)
+    worn, codes = np.empty((n, genres.shape[1]), np.bool_), np.full(n, -1, np.int32)
+    count = np.zeros(genres.shape[1], np.int64)
+    for at in range(n):
+        for genre in range(genres.shape[1]):
+            worn[at, genre] = genres[rows[at], genre]
+            count[genre] += worn[at, genre]
+        if len(creator):
+            codes[at] = creator[rows[at]]
+    for genre in range(len(count)):
+        if count[genre] * 2 > n:
+            worn[:, genre] = False
+    return worn, codes
+
+
+@compiled(bool_, int64, column(bool_, 2), column(int64), column(int32), column(int64), int64)
+def _fits(at: int, worn: Mask, crowded: Positions, codes: Codes, recent: Positions, most_of_creator: int) -> bool:
+    for genre in crowded:
+        if worn[at, genre]:
+            return False
+    same = 0
+    for other in recent:
+        same += codes[other] == codes[at]
+    return codes[at] < 0 or same < most_of_creator
+
+
+@compiled(written(int64), column(bool_, 2), column(int32), column(int32), int64, int64, int64, int64)
+def _chosen(
+    genres: Mask, creator: Codes, rows: Rows, places: int, window: int, most: int, most_of_creator: int
+) -> Positions:
+    """``(places,)`` positions in ``rows`` ``(pool,)``; ``creator`` is empty where nothing is known of any."""
+    worn, codes = _labels(genres, creator, rows)
+    chosen, left = np.empty(places, np.int64), np.ones(len(rows), np.bool_)
+    count, crowded = np.zeros(worn.shape[1], np.int64), np.empty(worn.shape[1], np.int64)
+    best = 0  # the best candidate left
+    for place in range(places):
+        full = 0
+        for genre in range(len(count)):
+            if place >= window:
+                count[genre] -= worn[chosen[place - window], genre]
+            if count[genre] >= most:
+                crowded[full] = genre
+                full += 1
+        while not left[best]:
+            best += 1
+        recent, at = chosen[max(0, place - window + 1) : place], best
+        while at < len(rows) and not (left[at] and _fits(at, worn, crowded[:full], codes, recent, most_of_creator)):
+            at += 1
+        chosen[place] = at = at if at < len(rows) else best
+        left[at] = False
+        for genre in range(len(count)):
+            count[genre] += worn[at, genre]
+    return chosen

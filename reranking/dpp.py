@@ -6,6 +6,7 @@ Diversity", NeurIPS 2018: the greedy choice with an incremental Cholesky factor,
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ class Dpp:
             left[at] = False
             chosen.append(at)
             kernel.choose(chosen)
-        return pool.arranged(chosen, self.name)
+        return slate.ordered(np.array(chosen, np.intp), self.name)
 
 
 class _Kernel:
@@ -78,7 +79,7 @@ class _Kernel:
         if self.gain[at] <= EPSILON:  # adds nothing, so there is nothing to condition on
             return
         rows = self._rows[: self._held]
-        row = (self.of_pool[at] - rows[:, at] @ rows) / np.sqrt(self.gain[at])
+        row = (self.of_pool[at] - rows[:, at] @ rows) / math.sqrt(self.gain[at])
         self._rows[self._held] = row
         self._held += 1
         self.gain -= row * row

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from domain.arrays import Codes, Floats
-from domain.slate import ExposureQuota, Positions, Slate
+from domain.arrays import Codes, Floats, Rows
+from domain.compiled import column, compiled, float32, float64, int32, int64, pair, written
+from domain.slate import Positions, Slate
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,46 +36,99 @@ class MinimumExposure:
         quota = slate.context.quota
         if quota is None or not len(slate.candidates):
             return slate
-        free, places = slate.free, slate.open_places
-        group, draw = _owed_group(quota, slate), np.random.default_rng(slate.context.seed)
-        shown = min(slate.limit, len(group))
-        promised = int(min(quota.share, self.most_share) * shown + draw.random())
-        replaceable = np.flatnonzero(group[free[:places]] < 0)
-        missing = min(promised - int((group[:shown] >= 0).sum()), len(replaceable))
-        found = _chosen(group[free[places:]], quota.owed, missing, draw)
-        if not len(found):
+        free, places, rows = slate.free, slate.open_places, slate.candidates.item_row
+        shown = min(slate.limit, len(rows))
+        promised = min(quota.share, self.most_share) * shown
+        there, replaceable, owed = _standing(quota.group, quota.owed, rows, free, places, shown)
+        most = min(math.ceil(promised) - there, len(replaceable))
+        if most <= 0 or not len(owed):
             return slate
-        risen, out = found + places, replaceable[len(replaceable) - len(found) :]
-        stay = np.delete(np.arange(places), out)
-        at = self._places(places, len(risen))
-        first = np.insert(stay, at - np.arange(len(at)), risen)
-        order = np.concatenate([first, out, np.delete(np.arange(places, len(free)), found)])
-        return slate.arranged(free[order], self.name, slate.candidates.item_row[free[risen]])
-
-    def _places(self, places: int, n: int) -> Positions:
-        """``n`` distinct places, evenly from ``first_share`` of ``places`` on, or from higher up where they are few."""
-        first = min(int(self.first_share * places), places - n)
-        return (first + (np.arange(1, n + 1) * (places - first)) // (n + 1)).astype(np.intp)
-
-
-def _owed_group(quota: ExposureQuota, slate: Slate) -> Codes:
-    """``(n,)``: the group of each candidate, -1 where it is in none or its group is owed nothing."""
-    group = quota.group[slate.candidates.item_row]
-    owed = np.append(quota.owed > 0, False)
-    return np.where(owed[group], group, -1).astype(np.int32)
+        draw = np.random.default_rng(slate.context.seed).random(1 + most)
+        missing = min(int(promised + draw[0]) - there, most)
+        if missing <= 0:
+            return slate
+        owed.sort()
+        found = _drawn(owed, quota.owed, draw[1 : 1 + missing])
+        found.sort()
+        first = min(int(self.first_share * places), places - len(found))
+        order = _raised(free, places, found, replaceable[len(replaceable) - len(found) :], first)
+        return slate.arranged(order, self.name, rows[free[found + places]])
 
 
-def _chosen(group: Codes, owed: Floats, n: int, draw: np.random.Generator) -> Positions:
-    """At most ``n`` positions in ``group``, ascending: the first of each group, groups drawn by what they are owed."""
-    left = group.copy()
-    chosen: list[int] = []
-    for _ in range(n):
-        there = np.unique(left[left >= 0])
-        if not len(there):
-            break
-        weight = np.cumsum(owed[there].astype(np.float64))
-        drawn = there[min(int(np.searchsorted(weight, draw.random() * weight[-1], "right")), len(there) - 1)]
-        at = int((left == drawn).argmax())
-        left[at] = -1
-        chosen.append(at)
-    return np.array(sorted(chosen), np.intp)
+@compiled(
+    pair(int64, written(int64), written(int64)),
+    *(column(int32), column(float32), column(int32), column(int64), int64, int64),
+)
+def _standing(
+    group: Codes, owed: Floats, rows: Rows, free: Positions, places: int, shown: int
+) -> tuple[int, Positions, NDArray[np.int64]]:
+    """How many of the ``shown`` are owed; those of the free ``places`` that are not; and who of the reserve is.
+
+    The last are told as ``group << 32 | position`` in the reserve: sorted, the first of each group comes first.
+    """
+    there, free_places, reserve = 0, 0, 0
+    replaceable, key = np.empty(places, np.int64), np.empty(len(free), np.int64)
+    for at in range(shown):
+        code = group[rows[at]]
+        there += code >= 0 and owed[code] > 0
+    for at in range(len(free)):
+        code = group[rows[free[at]]]
+        is_owed = code >= 0 and owed[code] > 0
+        if at < places and not is_owed:
+            replaceable[free_places] = at
+            free_places += 1
+        if at >= places and is_owed:
+            key[reserve] = np.int64(code) << 32 | (at - places)
+            reserve += 1
+    return there, replaceable[:free_places], key[:reserve]
+
+
+@compiled(written(int64), column(int64), column(float32), column(float64))
+def _drawn(key: NDArray[np.int64], owed: Floats, draw: NDArray[np.float64]) -> Positions:
+    """At most one position a ``draw``, from 0 to 1: the first left of a group that is drawn by what each is owed."""
+    found, left = np.empty(min(len(draw), len(key)), np.int64), np.ones(len(key), np.bool_)
+    first, weight = np.empty(len(key), np.int64), np.empty(len(key), np.float64)  # by group; the weights added up
+    for taken in range(len(found)):
+        groups, total, last = 0, 0.0, -1
+        for at in range(len(key)):
+            if left[at] and key[at] >> 32 != last:
+                last = key[at] >> 32
+                total += owed[last]
+                first[groups], weight[groups] = at, total
+                groups += 1
+        drawn = 0
+        while drawn < groups - 1 and weight[drawn] <= draw[taken] * total:
+            drawn += 1
+        left[first[drawn]] = False
+        found[taken] = key[first[drawn]] & 0xFFFF_FFFF
+    return found
+
+
+@compiled(written(int64), column(int64), int64, column(int64), column(int64), int64)
+def _raised(free: Positions, places: int, found: Positions, out: Positions, first: int) -> Positions:
+    """``free``, the ``found`` of the reserve evenly over the places from ``first`` on, and ``out`` behind the places.
+
+    The places are distinct, since there are at least as many from ``first`` on as were found.
+    """
+    order, n = np.empty(len(free), np.int64), len(found)
+    stays = rose = gone = 0
+    for place in range(places):
+        if rose < n and place == first + (rose + 1) * (places - first) // (n + 1):
+            order[place] = free[places + found[rose]]
+            rose += 1
+            continue
+        while gone < n and out[gone] == stays:
+            stays += 1
+            gone += 1
+        order[place] = free[stays]
+        stays += 1
+    for nth in range(n):
+        order[places + nth] = free[out[nth]]
+    behind, back = places + n, 0
+    for at in range(len(free) - places):
+        if back < n and found[back] == at:
+            back += 1
+        else:
+            order[behind] = free[places + at]
+            behind += 1
+    return order

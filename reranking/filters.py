@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from domain.arrays import Mask, Rows
+from domain.catalogue import Facets
 from domain.slate import Audience, Slate, SlateContext
 from domain.stages import May, Rule, anything
 
@@ -37,30 +38,25 @@ class BusinessFilters:
     name: str = "filters"
 
     def apply(self, slate: Slate) -> Slate:
-        rows = slate.candidates.item_row
-        allowed = self.allowed(slate.context, rows)
-        return slate if allowed.all() else slate.kept(allowed)
+        allowed = self.allowed(slate.context, slate.candidates.item_row)
+        return slate if np.count_nonzero(allowed) == len(allowed) else slate.kept(allowed)
 
     def allowed(self, context: SlateContext, rows: Rows) -> Mask:
         """``(n,)``: which of the ``rows`` may be shown to this audience."""
-        return self._not_removed(context, rows) & self._of_age(context, rows) & self._licensed(context, rows)
+        facets, audience = context.facets, context.audience
+        allowed: Mask = np.ones(len(rows), np.bool_) if context.removed is None else ~context.removed[rows]
+        if facets is not None and facets.rated and audience.max_age_rating is not None:
+            allowed &= self._of_age(facets, audience.max_age_rating, rows)
+        if facets is not None and audience.region is not None:
+            allowed &= self._licensed(facets, audience.region, rows)
+        return allowed
 
-    @staticmethod
-    def _not_removed(context: SlateContext, rows: Rows) -> Mask:
-        return np.ones(len(rows), np.bool_) if context.removed is None else ~context.removed[rows]
-
-    def _of_age(self, context: SlateContext, rows: Rows) -> Mask:
-        limit, facets = context.audience.max_age_rating, context.facets
-        if limit is None or facets is None or not facets.rated:
-            return np.ones(len(rows), np.bool_)
+    def _of_age(self, facets: Facets, limit: float, rows: Rows) -> Mask:
         rating = facets.age_rating[rows]
         return (rating <= limit) | (np.isnan(rating) & self.admit_unrated)
 
     @staticmethod
-    def _licensed(context: SlateContext, rows: Rows) -> Mask:
-        region, facets = context.audience.region, context.facets
-        if region is None or facets is None:
-            return np.ones(len(rows), np.bool_)
+    def _licensed(facets: Facets, region: str, rows: Rows) -> Mask:
         licensed = facets.regions[rows]
         everywhere = np.logical_not(licensed.any(axis=1))
         if region not in facets.region_names:

@@ -35,5 +35,4 @@ class Freshness:
         age = ((context.now if context.moment is None else context.moment) - facets.published_at[rows]) / DAY
         fresh = np.where(age >= 0, 0.5 ** (np.maximum(age, 0.0) / self.half_life_days), 0.0)  # NaN compares as false
         order = np.argsort(np.arange(len(free)) - self.lift * fresh, kind="stable")
-        up = order[order > np.arange(len(order))]
-        return slate.arranged(free[order], self.name, rows[up]) if len(up) else slate
+        return slate.ordered(order, self.name)

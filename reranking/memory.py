@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from domain.arrays import Floats, Rows
-from domain.slate import Slate
-from domain.user import Shown
+from domain.arrays import Rows, Seconds
+from domain.compiled import column, compiled, float64, int32, int64, written
+from domain.slate import Positions, Slate
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +29,27 @@ class Memory:
             raise ValueError("slates must be from 0 to 10, half_life_minutes more than 0")
 
     def apply(self, slate: Slate) -> Slate:
-        free = slate.free
-        rows = slate.candidates.item_row[free]
-        fall = self.slates * slate.limit * self._still_known(slate.context.shown, rows)
-        order = np.argsort(np.arange(len(rows)) + fall, kind="stable")
-        up = order[order > np.arange(len(order))]
-        return slate.arranged(free[order], self.name, rows[up]) if len(up) else slate
+        shown = slate.context.shown
+        if not len(shown.item_row):
+            return slate
+        known = 0.5 ** (np.maximum(shown.age_seconds, 0.0) / (60.0 * self.half_life_minutes))
+        item_row, deepest = slate.candidates.item_row, self.slates * slate.limit
+        return slate.ordered(
+            _fallen(item_row, slate.free, shown.item_row, known, deepest).argsort(kind="stable"), self.name
+        )
 
-    def _still_known(self, shown: Shown, rows: Rows) -> Floats:
-        """``(n,)``: 1 for what was shown this moment, 0 for what was not."""
-        if not len(shown.item_row) or not len(rows):
-            return np.zeros(len(rows), np.float32)
-        fresh = 0.5 ** (np.maximum(shown.age_seconds, 0.0) / (60.0 * self.half_life_minutes))
-        place = np.argsort(rows)
-        at = np.minimum(np.searchsorted(rows, shown.item_row, sorter=place), len(rows) - 1)
-        there = rows[place[at]] == shown.item_row
-        known = np.zeros(len(rows), np.float32)
-        np.maximum.at(known, place[at[there]], fresh[there].astype(np.float32))
-        return known
+
+@compiled(written(float64), column(int32), column(int64), column(int32), column(float64), float64)
+def _fallen(item_row: Rows, free: Positions, shown: Rows, known: Seconds, deepest: float) -> NDArray[np.float64]:
+    """``(free,)``: the place that each free candidate falls to, ``known`` being 1 for what was shown this moment."""
+    rows, most = np.empty(len(free), np.int32), np.zeros(len(free), np.float32)
+    for at in range(len(free)):
+        rows[at] = item_row[free[at]]
+    for one in range(len(shown)):
+        row, still = shown[one], np.float32(known[one])
+        for at in range(len(rows)):  # no branches: several at a time
+            most[at] = still if rows[at] == row and (still > most[at] or np.isnan(still)) else most[at]
+    place = np.empty(len(free), np.float64)
+    for at in range(len(free)):
+        place[at] = at + np.float64(np.float32(deepest) * most[at])
+    return place

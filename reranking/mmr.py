@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domain.slate import Slate
+from domain.arrays import Floats
+from domain.compiled import column, compiled, float32, int64, written
+from domain.slate import Positions, Slate
 from reranking.reach import Reach
 
 
@@ -36,11 +38,21 @@ class Mmr:
             return slate
         gain = self.relevance_weight * pool.relevance
         alike = (1.0 - self.relevance_weight) * pool.likeness(slate.context.vectors)
-        worst = np.zeros(len(pool), np.float32)
-        chosen: list[int] = []
-        for _ in range(pool.places):
-            at = int((gain - worst).argmax())
-            chosen.append(at)
-            gain[at] = -np.inf
-            np.maximum(worst, alike[at], out=worst)
-        return pool.arranged(chosen, self.name)
+        return slate.ordered(_chosen(gain, alike, pool.places), self.name)
+
+
+@compiled(written(int64), column(float32), column(float32, 2), int64)
+def _chosen(gain: Floats, alike: Floats, places: int) -> Positions:
+    """``(places,)`` positions in ``gain``, best first; ``alike`` ``(pool, pool)`` is what each costs the others."""
+    chosen = np.empty(places, np.int64)
+    left, worst = np.ones(len(gain), np.bool_), np.zeros(len(gain), np.float32)
+    for place in range(places):
+        best, most = -1, np.float32(0.0)
+        for at in range(len(gain)):
+            if left[at] and (best < 0 or gain[at] - worst[at] > most):
+                best, most = at, gain[at] - worst[at]
+        left[best] = False
+        chosen[place] = best
+        for at in range(len(gain)):
+            worst[at] = max(worst[at], alike[best, at])
+    return chosen

@@ -25,6 +25,8 @@ class Promotion:
     name: str = "promotion"
 
     def apply(self, slate: Slate) -> Slate:
+        if not slate.context.campaigns:
+            return slate
         left = impressions_left(slate.context.campaigns, slate.context.now, slate.context.spent)
         rows, (wanted, sold) = slate.candidates.item_row, _placements(slate, left)
         if wanted:
@@ -47,9 +49,7 @@ class Promotion:
         falling[at] += np.float32(campaign.boost)
         order = np.argsort(-falling, kind="stable")
         up = order[order > np.arange(len(order))]
-        if not len(up):
-            return slate
-        return slate.arranged(free[order], self.name, rows[up]).promoted_for(campaign.name, rows[up])
+        return slate.ordered(order, self.name).promoted_for(campaign.name, rows[up]) if len(up) else slate
 
 
 def _placements(slate: Slate, left: dict[str, int]) -> tuple[dict[int, int], dict[int, str]]:

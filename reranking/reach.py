@@ -1,4 +1,4 @@
-"""What the greedy rules share: the part of the slate that they look at, and the order they make of it.
+"""What the greedy rules share: the part of the slate that they look at.
 
 Nothing comes up from beyond ``limit + reach``, and nothing goes down by more than ``limit`` places.
 """
@@ -42,16 +42,6 @@ class Reach:
         length = np.sqrt(np.einsum("ij,ij->i", of_pool, of_pool))[:, None]
         unit = of_pool / np.maximum(length, 1e-12)
         return np.asarray(unit @ unit.T, np.float32)
-
-    def arranged(self, chosen: list[int], rule: str) -> Slate:
-        """The slate that shows ``chosen`` (positions in the pool, in order) first; what it moved up is the rule's."""
-        order = np.array(chosen, np.intp)
-        left = np.ones(len(self.free), np.bool_)
-        left[order] = False
-        up = order[order > np.arange(len(order))]
-        if not len(up):
-            return self.slate
-        return self.slate.arranged(np.concatenate([self.free[order], self.free[left]]), rule, self.rows[up])
 
 
 def relevance_of(score: Floats) -> Floats:

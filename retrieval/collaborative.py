@@ -9,6 +9,7 @@ import numpy as np
 from domain.arrays import Floats
 from domain.candidates import Candidates
 from domain.catalogue import History
+from domain.compiled import column, compiled, float32, float64, written
 from domain.request import Request
 from domain.user import UserFeatures
 from retrieval.computed import Personal
@@ -23,14 +24,38 @@ little of what they will like, though it does tell what they come across."""
 FORGETTING = 0.4
 
 
+_LOUDNESS: Floats = (1.0 + np.arange(MAX_HISTORY, dtype=np.float32)) ** -FORGETTING
+"""Of the ``b``-th event before the latest."""
+
+
 def history_weights(history: History, positive_stars: float) -> Floats:
-    """``(h,)``: how much each event says, the history being oldest first; one without a rating is positive.
+    """``(h,)``: how much each event says, of ``MAX_HISTORY`` at most, oldest first; one without a rating is positive.
 
     The ``b``-th event before the latest is heard ``(1 + b) ** -FORGETTING`` as loud.
     """
-    before_latest = np.arange(len(history) - 1, -1, -1, dtype=np.float32)
-    above = np.nan_to_num(history.rating - positive_stars, nan=0.0)
-    return (np.interp(above, STARS_ABOVE_POSITIVE, HEARD) * (1.0 + before_latest) ** -FORGETTING).astype(np.float32)
+    return _weights(history.rating, positive_stars, _LOUDNESS)
+
+
+@compiled(float64, float64)
+def _heard(above: float) -> float:
+    """``HEARD`` at ``STARS_ABOVE_POSITIVE``, with straight lines between; NaN, which is no rating, is heard as 0 is."""
+    if np.isnan(above):
+        above = 0.0
+    if above <= STARS_ABOVE_POSITIVE[0]:
+        return HEARD[0]
+    for at in range(len(HEARD) - 1):
+        low, high = STARS_ABOVE_POSITIVE[at], STARS_ABOVE_POSITIVE[at + 1]
+        if above < high:
+            return (HEARD[at + 1] - HEARD[at]) / (high - low) * (above - low) + HEARD[at]
+    return HEARD[-1]
+
+
+@compiled(written(float32), column(float32), float32, column(float32))
+def _weights(rating: Floats, positive_stars: float, loudness: Floats) -> Floats:
+    weights = np.empty(len(rating), np.float32)
+    for at in range(len(rating)):
+        weights[at] = _heard(rating[at] - positive_stars) * loudness[len(rating) - 1 - at]
+    return weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from domain.arrays import Floats
 from domain.candidates import Candidates
 from domain.request import Request
 from domain.user import UserFeatures
-from features.definitions import positive
 from retrieval.computed import Personal
+from retrieval.likes import latest_likes
 from retrieval.neighbours import Neighbours
 
 MAX_HISTORY = 50
 """Taste in content is told by the latest likes; older ones only blur it."""
+_ALIKE: Floats = np.ones(MAX_HISTORY, np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,7 @@ class Content(Personal):
     def propose(self, request: Request, user: UserFeatures) -> Candidates:
         del request
         history = user.history
-        liked = history.only(positive(history, self.positive_stars)).latest(MAX_HISTORY)
+        liked = latest_likes(history, self.positive_stars, MAX_HISTORY)
         if not len(liked):
             return Candidates.none()
-        alike = np.ones(len(liked), np.float32)
-        return self.neighbours.proposed(liked.item_row, alike, history.item_row, self.depth)
+        return self.neighbours.proposed(liked, _ALIKE[: len(liked)], history.item_row, self.depth)

@@ -65,44 +65,43 @@ async def gather(
         except DependencyError as error:
             return Found(source.name, Candidates.none(), error.cause)
 
-    computed = [source for source in sources if isinstance(source, Computed)]
-    if len(computed) == len(sources):
-        found = await _computed(computed, compute, request, user, deadline)
+    impersonal = [source for source in sources if isinstance(source, Impersonal)]
+    personal = [source for source in sources if isinstance(source, Personal)]
+    if len(impersonal) + len(personal) == len(sources):
+        found = await _computed(impersonal, personal, compute, request, user, deadline)
         return [found[source.name] for source in sources]
     async with asyncio.TaskGroup() as group:  # a source never raises into it, so only a bug cancels its siblings
         tasks = [group.create_task(ask(source)) for source in sources if not isinstance(source, Computed)]
         await asyncio.sleep(0)  # whoever waits has begun before the loop is busy
-        found = await _computed(computed, compute, request, user, deadline)
+        found = await _computed(impersonal, personal, compute, request, user, deadline)
     found |= {answer.source: answer for answer in (task.result() for task in tasks)}
     return [found[source.name] for source in sources]
 
 
 async def _computed(
-    sources: Sequence[Computed],
+    impersonal: Sequence[Impersonal],
+    personal: Sequence[Personal],
     compute: Compute,
     request: Request,
     user: asyncio.Task[UserFeatures],
     deadline: Deadline,
 ) -> dict[str, Found]:
     """Those that do not need the user first. When the user is late, the others are not asked, and it is not theirs."""
-
-    def ask(name: str, work: Callable[[], Candidates]) -> Found:
-        try:
-            return Found(name, compute(name, work))
-        except DependencyError as error:
-            return Found(name, Candidates.none(), error.cause)
-
-    found = {
-        source.name: ask(source.name, partial(source.propose, request))
-        for source in sources
-        if isinstance(source, Impersonal)
-    }
-    personal = [source for source in sources if isinstance(source, Personal)]
-    if personal and not user.done():
+    found = {source.name: _asked(source.name, compute, partial(source.propose, request)) for source in impersonal}
+    if not personal:
+        return found
+    if not user.done():
         await asyncio.wait({user}, timeout=deadline.remaining)  # which leaves the read alone: it is not ours only
+    if not user.done():
+        return found | {source.name: Found(source.name, Candidates.none(), Late.cause) for source in personal}
+    known = user.result()
     for source in personal:
-        if user.done():
-            found[source.name] = ask(source.name, partial(source.propose, request, user.result()))
-        else:
-            found[source.name] = Found(source.name, Candidates.none(), Late.cause)
+        found[source.name] = _asked(source.name, compute, partial(source.propose, request, known))
     return found
+
+
+def _asked(name: str, compute: Compute, work: Callable[[], Candidates]) -> Found:
+    try:
+        return Found(name, compute(name, work))
+    except DependencyError as error:
+        return Found(name, Candidates.none(), error.cause)

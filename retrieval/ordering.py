@@ -1,7 +1,8 @@
-"""Sorting whole numbers with their positions.
+"""The best first, by sorting whole numbers.
 
-A stable ``argsort`` of a few thousand numbers costs several times what sorting the numbers themselves does, which numpy
-does with the processor's vector instructions. So the position rides along in the low bits.
+A stable ``argsort`` of a few thousand scores costs several times what sorting as many whole numbers does, which numpy
+does with the processor's vector instructions. So score and row become one number, whose order is that of the bits of a
+non-negative float.
 """
 
 from __future__ import annotations
@@ -9,30 +10,31 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.arrays import Floats, Mask
-
-POSITION_BITS = 24
-_POSITION = (1 << POSITION_BITS) - 1
+from domain.arrays import Floats, Rows
+from domain.compiled import column, compiled, float32, int32, int64, pair, written
 
 
-def sorted_positions(key: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """``(n,)`` the stable order of ``key`` ascending, and the keys in it; they lie in [0, 2**39), n is below 2**24."""
-    packed = key << POSITION_BITS | np.arange(len(key))
-    packed.sort()
-    return packed & _POSITION, packed >> POSITION_BITS
+def lowest(keys: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+    """The ``k`` lowest of the keys, ascending; the array given is used up."""
+    if k < len(keys):
+        keys.partition(k)
+        keys = keys[:k]
+    keys.sort()
+    return keys
 
 
-def best_first(score: Floats, sure: Mask | None = None, k: int | None = None) -> NDArray[np.int64]:
-    """``(n,)`` positions of non-negative scores, highest first, ties in order; before all others those who are sure.
+def best_of_keys(keys: NDArray[np.int64], k: int) -> tuple[Rows, Floats]:
+    """Rows and scores of the ``k`` best, best first, ties by row; the keys are used up.
 
-    With ``k`` only the first ``k`` of them. The bits of non-negative floats order as the floats do.
+    A key holds 0x7FFF_FFFF minus the bits of a score above zero, and in its low half the row.
     """
-    key = 0x7FFF_FFFF - score.view(np.int32).astype(np.int64)
-    if sure is not None:
-        key |= (~sure).astype(np.int64) << 31
-    packed = key << POSITION_BITS | np.arange(len(key))
-    if k is not None and k < len(packed):
-        packed.partition(k)
-        packed = packed[:k]
-    packed.sort()
-    return packed & _POSITION
+    return _unpacked(lowest(keys, k))
+
+
+@compiled(pair(written(int32), written(float32)), column(int64))
+def _unpacked(keys: NDArray[np.int64]) -> tuple[Rows, Floats]:
+    rows, bits = np.empty(len(keys), np.int32), np.empty(len(keys), np.int32)
+    for at in range(len(keys)):
+        rows[at] = keys[at] & 0x7FFF_FFFF
+        bits[at] = 0x7FFF_FFFF - (keys[at] >> 32)
+    return rows, bits.view(np.float32)

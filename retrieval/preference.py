@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from domain.arrays import Floats, Mask, Rows
 from domain.candidates import Candidates
+from domain.compiled import bool_, column, compiled, float32, int32, int64, written
 from domain.request import Request
 from domain.user import UserFeatures
-from features.definitions import positive
 from retrieval.computed import Personal
-from retrieval.ordering import best_first
+from retrieval.likes import latest_likes
+from retrieval.ordering import best_of_keys
 
 MAX_HISTORY = 200
 KEPT = 10_000  # items; more is never asked for
@@ -80,14 +81,42 @@ class Preference(Personal):
     def propose(self, request: Request, user: UserFeatures) -> Candidates:
         del request
         history = user.history
-        liked = history.only(positive(history, self.positive_stars)).latest(MAX_HISTORY)
+        liked = latest_likes(history, self.positive_stars, MAX_HISTORY)
         if not len(liked):
             return Candidates.none()
-        likes = genre_shares(self.genres[liked.item_row]).sum(axis=0)
-        score = self.tables.given_genre @ posterior(self.tables, likes)
-        met = np.zeros(len(self.genres), np.bool_)
-        met[history.item_row] = True
-        score[met[self.tables.item_row]] = 0.0
-        order = best_first(score, k=self.depth)
-        order = order[score[order] > 0]
-        return Candidates.proposed(self.tables.item_row[order], score[order])
+        score = self.tables.given_genre @ posterior(self.tables, genre_likes(self.genres, liked))
+        keys = _keys(score, self.tables.item_row, history.item_row, len(self.genres))
+        place, found = best_of_keys(keys, self.depth)
+        return Candidates.proposed(self.tables.item_row.take(place), found)
+
+
+@compiled(written(float32), column(bool_, 2), column(int32))
+def genre_likes(genres: Mask, liked: Rows) -> Floats:
+    """``(G + 1,)``: the ``genre_shares`` of the items ``liked``, added up in their order."""
+    none = genres.shape[1]
+    likes = np.zeros(none + 1, np.float32)
+    for row in liked:
+        wears = genres[row].sum()
+        share = np.float32(1.0) / np.float32(wears)
+        for genre in range(none):
+            if genres[row, genre]:
+                likes[genre] += share
+        if not wears:
+            likes[none] += np.float32(1.0)
+    return likes
+
+
+@compiled(written(int64), column(float32), column(int32), column(int32), int64)
+def _keys(score: Floats, item_row: Rows, met: Rows, items: int) -> NDArray[np.int64]:
+    """What ``best_of_keys`` sorts, of the tables' ``(m,)`` positive scores, without those ``met`` of so many items.
+
+    In a key stands the place in the tables, not the row: of equal scores the item more liked comes first.
+    """
+    known = np.zeros(items, np.bool_)
+    for row in met:
+        known[row] = True
+    bits, keys, found = score.view(np.int32), np.empty(len(score), np.int64), 0
+    for at in range(len(score)):
+        keys[found] = (0x7FFF_FFFF - np.int64(bits[at])) << 32 | at
+        found += (score[at] > 0) & ~known[item_row[at]]
+    return keys[:found]

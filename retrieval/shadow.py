@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.arrays import Floats
+from retrieval.flat import search
 
 KEPT_QUERIES = 16
 BLOCK = 8192  # vectors rebuilt at once: 2 MB at 64 columns
@@ -28,11 +29,10 @@ class SampledIndex:
     depth: int = 0  # of the last search
 
     def search(self, x: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
-        """``(q, k)`` scores and rows, best first; a row of -1 where there are no more."""
+        """``(q, k)`` scores and rows, best first; a row of -1, or none, where there are no more."""
         self.queries.append(x[0])
         self.depth = k
-        found: tuple[Floats, NDArray[np.int64]] = self.index.search(x, k)
-        return found
+        return search(self.index, x, k)
 
     def recall(self, k: int) -> float:
         """Share of the exact ``k`` best that the index finds, over the queries kept; NaN without any. Slow."""

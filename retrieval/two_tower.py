@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.arrays import Floats
+from domain.arrays import Floats, Rows
 from domain.candidates import Candidates
 from domain.catalogue import History
+from domain.compiled import column, compiled, float32, int32, int64, pair, written
 from domain.errors import BadAnswer
 from domain.request import Request
 from domain.user import UserFeatures
 from features.contract import CONTRACT
-from features.definitions import positive
 from retrieval.computed import Personal
+from retrieval.likes import latest_likes
 
 MAX_HISTORY = 100
 
@@ -26,6 +29,9 @@ def history_shares(h: int) -> Floats:
     """``(h,)``, summing to one: how much each of the latest likes, oldest first, weighs in their mean."""
     weight = 1.0 / np.sqrt(1.0 + np.arange(h - 1, -1, -1, dtype=np.float32))
     return (weight / weight.sum()).astype(np.float32)
+
+
+_shares = cache(history_shares)  # for those who only read them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,11 +59,18 @@ class UserTower:
 
     def vector(self, liked: History, numeric: Floats) -> Floats:
         """``(d,)``, unit length, for the latest likes and the raw numeric features ``(U,)``."""
-        pooled = history_shares(len(liked)) @ self.embedding[liked.item_row]
+        return self.vector_of(liked.item_row, numeric)
+
+    def vector_of(self, liked: Rows, numeric: Floats) -> Floats:
+        """The same for the rows of the latest likes, oldest first."""
+        pooled = _shares(len(liked)) @ self.embedding.take(liked, axis=0)
         standard = (CONTRACT.numeric.scaled(numeric) - self.mean) / self.scale
-        hidden = np.maximum(self.hidden_weight @ np.concatenate([pooled, standard]) + self.hidden_bias, 0.0)
-        out = self.out_weight @ hidden + self.out_bias
-        return (out / max(float(np.linalg.norm(out)), 1e-12)).astype(np.float32)
+        hidden = self.hidden_weight @ np.concatenate([pooled, standard])
+        hidden += self.hidden_bias
+        out: Floats = self.out_weight @ np.maximum(hidden, 0.0, out=hidden)
+        out += self.out_bias
+        out /= max(math.sqrt(out.dot(out)), 1e-12)
+        return out
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,12 +102,21 @@ class TwoTower(Personal):
 
     def propose(self, request: Request, user: UserFeatures) -> Candidates:
         del request
-        liked = user.history.only(positive(user.history, self.positive_stars)).latest(MAX_HISTORY)
+        liked = latest_likes(user.history, self.positive_stars, MAX_HISTORY)
         if not len(liked):
             return Candidates.none()
         try:
-            scores, rows = self.index.search(self.tower.vector(liked, user.numeric)[None], self.depth)
+            scores, rows = self.index.search(self.tower.vector_of(liked, user.numeric)[None], self.depth)
         except (RuntimeError, AssertionError) as error:  # what FAISS raises, in C++ and in its wrapper
             raise BadAnswer(f"{self.name}: FAISS cannot search") from error
-        found = rows[0] >= 0
-        return Candidates.proposed(rows[0][found].astype(np.int32), scores[0][found])
+        return Candidates.proposed(*_found(rows[0], scores[0]))
+
+
+@compiled(pair(written(int32), written(float32)), column(int64), column(float32))
+def _found(rows: NDArray[np.int64], scores: Floats) -> tuple[Rows, Floats]:
+    """The answer without its -1."""
+    item_row, score, n = np.empty(len(rows), np.int32), np.empty(len(rows), np.float32), 0
+    for at in range(len(rows)):
+        item_row[n], score[n] = rows[at], scores[at]
+        n += rows[at] >= 0
+    return item_row[:n], score[:n]

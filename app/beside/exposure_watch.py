@@ -49,6 +49,8 @@ end
 """
 """Adds to the hashes ``KEYS`` what stands in the JSON array ``ARGV[1]``, an object of whole numbers each."""
 
+NOTHING_SPENT: Mapping[str, Spent] = MappingProxyType({})
+
 log = logging.getLogger("streamrec.exposure_watch")
 
 
@@ -106,6 +108,8 @@ class ExposureWatch:
 
     def spent(self, user_id: str | None, campaigns: tuple[Campaign, ...]) -> Mapping[str, Spent]:
         """What the campaigns used up: budgets as of the last judgement, the caps as this worker counted them today."""
+        if not campaigns:
+            return NOTHING_SPENT
         day, mine = self._capped.get(user_id or "", (0, Counter()))
         today = mine if day == self._day() else Counter[str]()
         return MappingProxyType({c.name: Spent(self._budgets.get(c.name, 0), today[c.name]) for c in campaigns})

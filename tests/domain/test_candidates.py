@@ -37,6 +37,18 @@ def test_ties_keep_their_order() -> None:
     assert candidates_of([1.0, 2.0, 1.0, 2.0]).top(4).item_row.tolist() == [1, 3, 0, 2]
 
 
+@given(st.lists(st.floats(width=32) | st.sampled_from([0.0, -0.0, 1e-45, -1e-45, np.inf, np.nan]), max_size=60))
+def test_top_sorts_as_python_does(score: list[float]) -> None:
+    last = [-value if np.isfinite(value) else np.inf for value in score]
+    assert candidates_of(score).top(60).item_row.tolist() == sorted(range(len(score)), key=last.__getitem__)
+
+
+@given(st.lists(st.booleans(), max_size=20))
+def test_a_mask_takes_what_its_positions_take(mask: list[bool]) -> None:
+    taken = candidates_of([*range(len(mask))]).take(np.array(mask, np.bool_))
+    assert taken.item_row.tolist() == taken.score.tolist() == np.flatnonzero(mask).tolist()
+
+
 def test_columns_stay_aligned_when_taken() -> None:
     both = Candidates(
         np.array([7, 8, 9], np.int32),

@@ -28,6 +28,13 @@ def test_an_id_that_differs_by_a_trailing_nul_is_unknown() -> None:
     assert IdTable.of(["ab", "abc"]).row("ab\0") == -1
 
 
+@given(st.sets(usable_ids, max_size=30), st.lists(st.text(alphabet="ab\0\xe9\ud800", max_size=6), max_size=10))
+def test_an_id_is_known_or_not_whatever_is_asked_beside_it(known: set[str], asked: list[str]) -> None:
+    order = sorted(known, key=str.encode)
+    expected = [order.index(text) if text in known else -1 for text in asked]
+    assert IdTable.of(known).rows(asked).tolist() == expected
+
+
 def test_an_empty_table_knows_nobody() -> None:
     assert IdTable.of([]).rows(["1"]).tolist() == [-1]
 
@@ -56,6 +63,21 @@ def test_an_event_that_both_histories_hold_counts_once() -> None:
 
 def test_a_late_event_takes_its_place_in_time() -> None:
     assert history((1, 10), (2, 30)).then(history((3, 20))).item_row.tolist() == [1, 3, 2]
+
+
+events = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 8).map(float)), max_size=12)
+
+
+@given(events, events)
+def test_a_history_goes_on_with_what_it_does_not_hold_in_the_order_of_time(
+    earlier: list[tuple[int, float]], later: list[tuple[int, float]]
+) -> None:
+    first = min((time for _, time in later[:1]), default=0.0)
+    known = {event for event in earlier if event[1] >= first}
+    expected = sorted(earlier + [event for event in later if event not in known], key=lambda event: event[1])
+    both = history(*earlier).then(history(*later))
+    if later:
+        assert list(zip(both.item_row.tolist(), both.timestamp.tolist(), strict=True)) == expected
 
 
 def test_nothing_later_changes_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from features.definitions import (
     context_codes,
     item_features,
     moment_features,
+    request_features,
     session_features,
     user_features,
 )
@@ -156,3 +158,25 @@ def test_a_session_knows_nothing_of_its_own_second() -> None:
 def test_a_session_is_told_from_the_last_fifty_events_alone() -> None:
     told = session_at(60.0, *(float(at) for at in range(60)))
     assert (told["session_events_count"], told["session_length_seconds"]) == (50, 49)
+
+
+def test_a_history_without_events_has_no_session_and_no_last_event() -> None:
+    expected = np.concatenate([CONTRACT.session.defaults, CONTRACT.moment.defaults])
+    assert request_features(History.none(), MOMENT, facts()).tolist() == expected.tolist()
+
+
+def test_the_genres_of_a_session_are_shares_of_all_its_genres() -> None:
+    genres = np.zeros((3, GENRE_SLOTS), np.bool_)
+    genres[0, [0, 1]] = genres[1, 0] = True  # the third item has none
+    items = ItemFacts(np.full(3, 2000, np.float32), genres, np.ones(3, np.float32), 4.0)
+    for rows, expected in (((0, 1, 2), [2 / 3, 1 / 3]), ((2,), [0, 0])):
+        seen = history(*((row, 4.0, MOMENT - 1) for row in rows))
+        ratio = session_features(seen, MOMENT, items)[CONTRACT.session.slices["session_genre_ratio"]]
+        assert ratio[:2].tolist() == np.array(expected, np.float32).tolist()
+        assert not ratio[2:].any()
+
+
+@pytest.mark.parametrize("moment", [0.0, 3599.9999999, 3600.0, 1e9 + 0.5, 86_399.9])
+def test_the_hour_and_weekday_are_those_of_the_calendar(moment: float) -> None:
+    at = datetime.fromtimestamp(moment, UTC)
+    assert context_codes(Context(), moment).tolist() == [0, 0, at.hour + 1, at.weekday() + 1]

@@ -111,6 +111,46 @@ def test_every_value_is_finite_whatever_a_source_says(values: list[tuple[float, 
     assert np.isfinite(table).all()
 
 
+def sources_by_formula(scores: Floats, ranks: Floats) -> Floats:
+    score = np.where(np.isnan(ranks), np.float32(0), scores)
+    best = np.maximum(np.abs(score).max(axis=0, initial=0), np.float32(1e-6))
+    reciprocal = np.float32(60) / (np.float32(60) + np.where(np.isnan(ranks), np.float32(np.inf), ranks))
+    return np.nan_to_num(np.concatenate([score, score / best, reciprocal], axis=1), nan=0, posinf=0, neginf=0)
+
+
+@given(st.lists(st.tuples(*[st.floats(width=32)] * 4), max_size=ITEMS))
+def test_the_columns_of_the_sources_are_their_formulas_to_the_bit(values: list[tuple[float, ...]]) -> None:
+    table = np.array(values, np.float32).reshape(-1, 4)
+    offered = candidates([list(v[:2]) for v in values], [list(v[2:]) for v in values]) if values else Candidates.none(2)
+    with np.errstate(all="ignore"):
+        expected = sources_by_formula(table[:, :2], table[:, 2:])
+    assert encode_candidates(user(), offered, *catalogue())[:, :6].tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("h", [1, 7, 8, 9, 10, 11, 127, 128, 129, 200, 250])
+def test_the_distances_are_numpys_to_the_bit_however_long_the_history(h: int) -> None:
+    features, genres = catalogue()
+    rng = np.random.default_rng(h)
+    features = rng.uniform(0, 100, features.shape).astype(np.float32)
+    rows = rng.integers(0, ITEMS, h)
+    offered = candidates([[1, 1]] * 3, [[0, 0]] * 3)
+    table = encode_candidates(user(*rows.tolist()), offered, features, genres)
+    age, count, stars = (
+        features[:, CONTRACT.item.slices[f"item_{name}"].start]
+        for name in ("age_years", "events_total_count", "rating_mean_stars")
+    )
+    ages, counts, last = age[rows[-200:]], np.log1p(count[rows[-200:]]), slice(-10, None)
+    expected = [
+        np.abs(age - ages.mean()),
+        np.abs(age - ages[last].mean()),
+        np.maximum(ages.min() - age, 0),
+        np.log1p(count) - counts.mean(),
+        np.log1p(count) - counts[last].mean(),
+        stars - stars[rows[-200:]].mean(),
+    ]
+    np.testing.assert_array_equal(table[:, -6:], np.column_stack(expected)[:3])
+
+
 def test_counts_are_seen_on_a_log_scale() -> None:
     numeric = CONTRACT.numeric.defaults.copy()
     numeric[CONTRACT.numeric.slices["user_events_total_count"]] = 99

@@ -57,6 +57,38 @@ def test_rows_an_index_should_not_say_are_dropped() -> None:
     assert merge([proposed([-1, ITEMS, 3, 3, -1])], [5], everything(), 5).item_row.tolist() == [3]
 
 
+def plain(lists: list[list[int]], quotas: list[int], keep: np.ndarray, limit: int) -> list[tuple[int, np.float32]]:
+    """What the merge promises, said with dicts: rows with their fused score, in order."""
+    fused: dict[int, np.float32] = {}
+    sure = set()
+    for rows, quota in zip(lists, quotas, strict=True):
+        sound = dict.fromkeys(row for row in rows if 0 <= row < len(keep) and keep[row])
+        for rank, row in enumerate(sound):
+            fused[row] = fused.get(row, np.float32(0)) + np.float32(1) / np.float32(60 + rank)
+        sure |= {*list(sound)[:quota]}
+    best = sorted(fused, key=lambda row: (row not in sure, -fused[row], row))[:limit]
+    return sorted(((row, fused[row]) for row in best), key=lambda each: -each[1])
+
+
+far_rows = st.integers(0, 40).map(lambda row: row * 2_500)  # of a large catalogue, in which nothing is dense
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(-1, ITEMS) | far_rows, max_size=60), st.integers(0, 9)), max_size=6),
+    st.integers(0, 60),
+    st.sets(st.integers(0, ITEMS - 1)),
+)
+def test_scores_and_order_are_those_of_the_plain_fusion(
+    offered: list[tuple[list[int], int]], limit: int, blocked: set[int]
+) -> None:
+    keep = allowed(np.ones(100_000, np.bool_), np.array(sorted(blocked), np.int32))
+    lists, quotas = [rows for rows, _ in offered], [quota for _, quota in offered]
+    merged = merge([proposed(rows) for rows in lists], quotas, keep, limit)
+    wanted = plain(lists, quotas, keep, limit)
+    assert merged.item_row.tolist() == [row for row, _ in wanted]
+    assert merged.score.tolist() == [score for _, score in wanted]
+
+
 def test_nothing_found_is_nothing_with_the_right_columns() -> None:
     merged = merge([Candidates.none(), Candidates.none()], [1, 1], everything(), 5)
     assert len(merged) == 0
@@ -73,6 +105,25 @@ def test_forced_items_are_a_fifth_of_the_candidates_at_most() -> None:
     merged = with_forced(merge([proposed([*range(10)])], [10], everything(), 10), np.arange(20, 40, dtype=np.int32), 10)
     assert len(merged) == 10
     assert (merged.item_row >= 20).sum() == 2
+
+
+@given(st.permutations(range(12)), st.integers(0, 12), st.sets(st.integers(0, 20)), st.integers(12, 60))
+def test_forced_items_displace_the_last_of_the_others_only(
+    rows: list[int], n: int, forced: set[int], limit: int
+) -> None:
+    before = merge([proposed(rows[:n]), proposed(rows[n // 2 : n])], [3, 3], everything(), limit)
+    fits = sorted(forced)[: limit // 5]
+    merged = with_forced(before, np.array(sorted(forced), np.int32), limit)
+    stood = before.item_row.tolist()
+    new = [row for row in fits if row not in stood]
+    others = [row for row in stood if row not in fits]
+    displaced = others[limit - len(fits) :] if new else []
+    kept = [at for at, row in enumerate(stood) if row not in displaced]
+    assert merged.item_row.tolist() == [stood[at] for at in kept] + new
+    for column in ("score", "source_scores", "source_ranks"):
+        assert getattr(merged, column)[: len(kept)].tobytes() == getattr(before, column)[kept].tobytes()
+    assert not merged.score[len(kept) :].any()
+    assert not merged.proposed_by[len(kept) :].any()
 
 
 def test_what_is_tried_out_has_room_beside_a_large_campaign_whose_items_take_turns() -> None:

@@ -42,3 +42,28 @@ def test_best_is_what_sorting_all_positive_scores_gives(values: list[int], k: in
     scores = np.array(values, np.float32)
     wanted = [row for row in np.argsort(-scores, kind="stable").tolist() if scores[row] > 0][:k]
     assert best(scores, k).item_row.tolist() == wanted
+
+
+@given(st.integers(0, 2**32), st.sampled_from([30, 20_000]), st.integers(0, 6), st.integers(1, 60))
+def test_what_is_proposed_is_to_the_bit_the_best_of_what_is_spoken(seed: int, items: int, heard: int, k: int) -> None:
+    random = np.random.default_rng(seed)
+    lengths = random.integers(0, 5, items) * (np.arange(items) < 30)
+    # few values, so that many sums tie, and some of them are negative
+    item_row = random.integers(0, random.choice([5, items]), int(lengths.sum())).astype(np.int32)
+    weight = (random.integers(-2, 5, len(item_row)) / 3).astype(np.float32)
+    table = Neighbours(np.concatenate(([0], np.cumsum(lengths))), item_row, weight)
+    rows, said = random.integers(0, 30, heard).astype(np.int32), random.random(heard).astype(np.float32)
+    without = random.integers(0, items, 4).astype(np.int32)
+    spoken = table.speak(rows, said)
+    spoken[without] = 0.0
+    wanted, found = best(spoken, k), table.proposed(rows, said, without, k)
+    assert found.item_row.tolist() == wanted.item_row.tolist()
+    assert found.score.tobytes() == wanted.score.tobytes()
+
+
+def test_items_that_nobody_speaks_for_can_be_left_out_too() -> None:
+    large = Neighbours(np.array([0, 2, *[2] * 99]), np.array([7, 9], np.int32), np.array([0.5, 1.0], np.float32))
+    without = np.arange(9, dtype=np.int32)
+    found = large.proposed(np.zeros(1, np.int32), np.ones(1, np.float32), without, 5)
+    assert (found.item_row.tolist(), found.score.tolist()) == ([9], [1.0])
+    assert not len(large.proposed(np.ones(1, np.int32), np.ones(1, np.float32), without, 5))

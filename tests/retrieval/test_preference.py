@@ -6,6 +6,8 @@ import asyncio
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domain.candidates import Candidates
 from domain.catalogue import History
@@ -13,7 +15,7 @@ from domain.deadline import Deadline
 from domain.request import Context, Request
 from domain.user import Freshness, UserFeatures
 from features.contract import CONTRACT
-from retrieval.preference import Preference, PreferenceTables, genre_shares, posterior
+from retrieval.preference import Preference, PreferenceTables, genre_likes, genre_shares, posterior
 
 # Six items: 0 to 2 are of genre 0, 3 and 4 of genre 1, 5 of none. Genre 0 is liked twice as much as genre 1.
 GENRES = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 0]], np.bool_)
@@ -70,3 +72,19 @@ def test_it_proposes_no_deeper_than_asked() -> None:
 def test_an_item_spreads_over_its_genres_or_counts_as_without() -> None:
     both = np.array([[1, 1], [0, 0]], np.bool_)
     np.testing.assert_allclose(genre_shares(both), [[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
+
+
+def test_of_equal_scores_the_item_more_liked_comes_first_and_what_scores_nothing_is_not_proposed() -> None:
+    order = np.array([4, 1, 3, 0], np.int32)
+    given_genre = np.array([[0.2, 0.2, 0.2], [0.2, 0.2, 0.2], [0, 0, 0], [0.2, 0.2, 0.2]], np.float32)
+    source = Preference(PreferenceTables(order, given_genre, TABLES.prior, TABLES.strength), GENRES, 4.0, 10)
+    history = History(np.array([2], np.int32), np.array([5.0], np.float32), np.zeros(1))
+    user = UserFeatures(0, CONTRACT.numeric.defaults, np.zeros(1, np.int32), history, 0.0, Freshness.FRESH)
+    assert source.propose(Request("u", 0, 5, Context(), 0.0), user).item_row.tolist() == [4, 1, 0]
+
+
+@given(st.integers(0, 2**32), st.integers(0, 9), st.integers(0, 30))
+def test_likes_add_up_as_the_shares_of_their_genres_do(seed: int, slots: int, n: int) -> None:
+    random = np.random.default_rng(seed)
+    genres, liked = random.random((12, slots)) < 0.3, random.integers(0, 12, n).astype(np.int32)
+    assert genre_likes(genres, liked).tolist() == genre_shares(genres[liked]).sum(axis=0).tolist()
