@@ -130,10 +130,10 @@ class Process:
 
 
 def _admission(settings: Settings) -> Admission:
-    """Waiting for a fifth of the deadline is fine, for two fifths too long; narrowing begins between the two."""
+    """Waiting for 0.15 of the deadline is fine, for 0.3 too long: who waits longer meets the ranking stage's ceiling."""
     deadline, most = settings.deadline_seconds, float(settings.max_full_path)
     limit = LimitPolicy(
-        initial=min(LimitPolicy().initial, most), most=most, alpha_seconds=0.2 * deadline, beta_seconds=0.4 * deadline
+        initial=min(LimitPolicy().initial, most), most=most, alpha_seconds=0.15 * deadline, beta_seconds=0.3 * deadline
     )
     quality = QualityPolicy(target_seconds=0.3 * deadline)
     policy = AdmissionPolicy(limit, quality, settings.max_requests, settings.max_delay_seconds)
