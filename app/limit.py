@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 PROBE_SHARE = 0.25
-PROBE_LEAST = 4.0  # let in while "no load" is measured, unless the limit is lower: or a service at ease would shed a burst
+PROBE_LEAST = 4.0  # while "no load" is measured, unless the limit is lower: or a service at ease would shed a burst
 PROBE_SAMPLES = 4
 QUIET_SECONDS = 0.2
 FULLY_USED = 0.9

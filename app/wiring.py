@@ -130,7 +130,7 @@ class Process:
 
 
 def _admission(settings: Settings) -> Admission:
-    """Waiting for 0.15 of the deadline is fine, for 0.3 too long: who waits longer meets the ranking stage's ceiling."""
+    """Waiting for 0.15 of the deadline is fine, for 0.3 too long: more would not fit under the ranking's ceiling."""
     deadline, most = settings.deadline_seconds, float(settings.max_full_path)
     limit = LimitPolicy(
         initial=min(LimitPolicy().initial, most), most=most, alpha_seconds=0.15 * deadline, beta_seconds=0.3 * deadline
