@@ -18,8 +18,9 @@ ranker that has too much to do, answers are fast, and a limit grown by them woul
 
 Growing fast takes samples that began at the limit: an earlier one waited for fewer than the limit lets in.
 It grows only while at least half of it is in use. Under a steady overload every request waits, and the fastest one
-would say that waiting is normal; so every ``probe_seconds`` the limit is cut to a quarter for as long as it takes to
-measure "no load" anew (BBR does the same: Cardwell et al., 2016).
+would say that waiting is normal; so every ``probe_seconds`` "no load" is measured anew, on requests that began with a
+quarter of the limit in flight at most. A service at ease has those anyway; where there are none, the limit is cut to
+that quarter until there are, for a second at most (BBR does the same: Cardwell et al., 2016).
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 PROBE_SHARE = 0.25
-PROBE_LEAST = 4.0  # while "no load" is measured, unless the limit is lower: or a service at ease would shed a burst
 PROBE_SAMPLES = 4
+PROBE_MOST_SECONDS = 1.0  # what breaks in the middle of a probe must not be met with a quarter of the places
+ASIDE_LEAST = 4.0  # no lower by answers that waited in vain: what hangs is no crowd, and its callers still need places
 QUIET_SECONDS = 0.2
 FULLY_USED = 0.9
 
@@ -72,7 +74,8 @@ class Vegas:
     estimate: float = field(init=False)
     no_load: float = math.inf
     _probe_at: float = field(init=False)
-    _probed: list[float] | None = None  # while "no load" is measured anew
+    _probe_ends: float = -math.inf
+    _alone: list[float] = field(default_factory=list)  # the last few that began with hardly anybody in flight
     _cut_at: float = -math.inf
     _succeeded_at: float = -math.inf
 
@@ -83,9 +86,15 @@ class Vegas:
     @property
     def limit(self) -> int:
         """How many may be in flight now."""
-        if self._probed is None:
-            return int(self.estimate)
-        return int(max(self.policy.least, min(self.estimate, PROBE_LEAST), self.estimate * PROBE_SHARE))
+        return self._probe_limit if self._probing else int(self.estimate)
+
+    @property
+    def _probing(self) -> bool:
+        return self.clock() < self._probe_ends
+
+    @property
+    def _probe_limit(self) -> int:
+        return max(1, int(self.estimate * PROBE_SHARE))
 
     @property
     def succeeding(self) -> bool:
@@ -100,31 +109,33 @@ class Vegas:
             self._measure(now, seconds, in_flight)
             self._follow(seconds - self.no_load, in_flight)
         elif outcome is Outcome.ASIDE and seconds - self.no_load > self.policy.beta_seconds:
-            self._shrink()
+            self._shrink(min(ASIDE_LEAST, self.estimate))
         elif outcome is Outcome.FAILURE and self.succeeding:
             self._cut(now)
 
     def _measure(self, now: float, seconds: float, in_flight: int) -> None:
         self.no_load = min(self.no_load, seconds)
-        if self._probed is None:
-            if now >= self._probe_at:
-                self._probed = []
-        elif in_flight <= self.limit:  # it began after the queue had drained
-            self._probed.append(seconds)
-            if len(self._probed) >= PROBE_SAMPLES:
-                self.no_load, self._probed = min(self._probed), None
-                self._probe_at = now + self.policy.probe_seconds
+        if in_flight <= self._probe_limit:
+            self._alone = [*self._alone[1 - PROBE_SAMPLES :], seconds]
+        if not self._probing and now < self._probe_at:
+            return
+        if len(self._alone) == PROBE_SAMPLES:
+            self.no_load, self._probe_ends, self._probe_at = min(self._alone), now, now + self.policy.probe_seconds
+            self._alone = []
+        elif not self._probing:
+            self._probe_ends, self._probe_at = now + PROBE_MOST_SECONDS, now + self.policy.probe_seconds
+            self._alone = []
 
     def _follow(self, waiting: float, in_flight: int) -> None:
         policy = self.policy
         if waiting > policy.beta_seconds:
-            self._shrink()
-        elif waiting < policy.alpha_seconds and in_flight * 2 >= self.estimate and self._probed is None:
+            self._shrink(policy.least)
+        elif waiting < policy.alpha_seconds and in_flight * 2 >= self.estimate and not self._probing:
             fast = waiting < policy.alpha_seconds / 2 and in_flight >= FULLY_USED * self.estimate
             self.estimate = min(self.estimate + (1.0 if fast else 1.0 / self.estimate), policy.most)
 
-    def _shrink(self) -> None:
-        self.estimate = max(self.estimate - 0.1, self.policy.least)
+    def _shrink(self, least: float) -> None:
+        self.estimate = max(self.estimate - 0.1, least)
 
     def _cut(self, now: float) -> None:
         if now - self._cut_at >= self.policy.calm_seconds:

@@ -28,7 +28,7 @@ from loadtests.traffic import Traffic, http_request
 
 PREFETCH = (("x-request-priority", "prefetch"),)
 USER = (("x-request-priority", "user"),)
-STORM_USERS = 200  # so many that nobody's slates get beyond their best items soon
+STORM_USERS = 400  # so many that nobody's slates get beyond their best items soon
 STORM_CALLS_PER_SECOND = 100
 MOST_ITEMS = 100  # of an answer
 SAME_SCORE = 0.02  # relative

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.limit import PROBE_LEAST, PROBE_SAMPLES, LimitPolicy, Outcome, Vegas
+from app.limit import ASIDE_LEAST, PROBE_MOST_SECONDS, PROBE_SAMPLES, LimitPolicy, Outcome, Vegas
 
 POLICY = LimitPolicy(initial=20, least=4, most=100, alpha_seconds=0.03, beta_seconds=0.06)
 FAST = 0.01
@@ -111,13 +111,43 @@ def test_it_learns_anew_what_fast_is_with_a_quarter_of_the_load(limit: Vegas, cl
     assert limit.limit > 15
 
 
-def test_while_it_learns_anew_a_small_limit_is_not_cut_to_pieces(clock: Clock) -> None:
-    limit = Vegas(LimitPolicy(initial=8, least=2), clock)
+def test_a_service_at_ease_learns_it_without_a_cut(limit: Vegas, clock: Clock) -> None:
+    for _ in range(PROBE_SAMPLES):
+        limit.on_sample(0.02, 1, Outcome.SUCCESS)
     clock.now += POLICY.probe_seconds
+    limit.on_sample(0.03, 20, Outcome.SUCCESS)
+    assert limit.limit >= 20
+    assert limit.no_load == 0.02
+
+
+def test_a_small_limit_is_measured_with_one_request_alone(clock: Clock) -> None:
+    limit = Vegas(LimitPolicy(initial=3, least=2), clock)
+    clock.now += POLICY.probe_seconds
+    limit.on_sample(0.06, 3, Outcome.SUCCESS)
+    assert limit.limit == 1
+    for _ in range(PROBE_SAMPLES):
+        limit.on_sample(0.02, 1, Outcome.SUCCESS)
+    assert (limit.limit, limit.no_load) == (3, 0.02)
+
+
+def test_what_breaks_during_a_probe_is_met_with_all_places_again(limit: Vegas, clock: Clock) -> None:
+    clock.now += POLICY.probe_seconds
+    limit.on_sample(0.03, 20, Outcome.SUCCESS)
+    assert limit.limit == 5
+    clock.now += PROBE_MOST_SECONDS
+    limit.on_sample(0.03, 20, Outcome.SUCCESS)
+    assert limit.limit >= 20
+
+
+def test_what_hangs_leaves_its_callers_places(clock: Clock) -> None:
+    limit = Vegas(LimitPolicy(least=2), clock)
     limit.on_sample(FAST, 1, Outcome.SUCCESS)
-    assert limit.limit == PROBE_LEAST
-    limit.estimate = 3.5
-    assert limit.limit == 3
+    for _ in range(1000):
+        limit.on_sample(FAST + 0.1, 8, Outcome.ASIDE)
+    assert limit.limit == ASIDE_LEAST
+    limit.estimate = 2.5
+    limit.on_sample(FAST + 0.1, 2, Outcome.ASIDE)
+    assert limit.estimate == 2.5
 
 
 def test_a_policy_that_makes_no_sense_is_refused() -> None:
