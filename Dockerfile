@@ -49,6 +49,6 @@ USER streamrec
 ENV STREAMREC_HOST=0.0.0.0
 VOLUME /var/lib/streamrec
 EXPOSE 8080 8081
-HEALTHCHECK --interval=5s --timeout=2s --start-period=20s CMD ["streamrec", "health"]
+HEALTHCHECK --interval=5s --timeout=2s --start-period=60s CMD ["streamrec", "health"]
 ENTRYPOINT ["streamrec"]
 CMD ["serve"]

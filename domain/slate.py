@@ -136,9 +136,10 @@ class Slate:
         return self._taken(order, self._moved(placed, rule), self.pinned)
 
     def ordered(self, first: Positions, rule: str) -> Slate:
-        """The free candidates at ``first``, which counts among the free alone, before the other free ones in order.
+        """The free candidates at ``first`` before the other free ones in order; it counts among the free alone.
 
-        What of ``first`` came up is attributed to ``rule``; where nothing did, it is the same slate.
+        No position may be in ``first`` twice. What of it came up is attributed to ``rule``; where nothing did, it is
+        the same slate.
         """
         order, risen = _ordered(first, self.free, self.candidates.item_row)
         return self.arranged(order, rule, risen) if len(risen) else self

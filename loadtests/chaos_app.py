@@ -125,16 +125,17 @@ class Breakable:
     """A service as ``app.main`` opens it, whose pipeline is broken anew by every word and after every swap."""
 
     heartbeat: Heartbeat
-    serving: Serving = field(init=False)
-    _whole: Pipeline = field(init=False)
+    serving: Serving
+    _whole: Pipeline
     _faults: Faults = field(default_factory=Faults)
 
     @classmethod
     async def open(cls, settings: Settings) -> Breakable:
         """Raises ``StartError``."""
-        opened = cls(Heartbeat(settings.workers_folder))
-        opened.serving = await open_serving(settings, opened._on_swap)
-        opened._whole = opened.serving.pipeline
+        heartbeat = Heartbeat(settings.workers_folder)
+        serving = await open_serving(settings, lambda bundle: tell_of(bundle, heartbeat))
+        opened = cls(heartbeat, serving, serving.pipeline)
+        serving.on_swap = opened._on_swap
         return opened
 
     def tell(self, given: Mapping[str, Any]) -> None:
@@ -143,9 +144,8 @@ class Breakable:
         self.serving.pipeline = broken(self.serving.pipeline, self._whole, self._faults)
 
     def _on_swap(self, bundle: Bundle) -> None:
-        if hasattr(self, "serving"):  # not the bundle that the service starts with
-            self._whole = self.serving.pipeline
-            self.serving.pipeline = broken(self.serving.pipeline, self._whole, self._faults)
+        self._whole = self.serving.pipeline
+        self.serving.pipeline = broken(self._whole, self._whole, self._faults)
         tell_of(bundle, self.heartbeat)
 
     async def close(self) -> None:

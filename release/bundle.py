@@ -34,6 +34,7 @@ from features.encode import candidate_columns
 from ranking.logistic import LogisticTables
 from release import columns
 from release.item_side import ItemSide
+from release.soundness import problems
 from retrieval.neighbours import Neighbours
 from retrieval.popularity import PopularityTables
 from retrieval.preference import PreferenceTables
@@ -178,7 +179,8 @@ class Bundle:
         if manifest.columns != expected_columns:
             raise BundleError(f"{path.name}: its rankers expect other candidate columns than this code makes")
         tables = columns.load(Tables, path, frozenset(manifest.files))
-        _check_shapes(tables, path.name)
+        if unsound := problems(tables):
+            raise BundleError(f"{path.name}: {'; '.join(unsound)}")
         _check_index(path, tables)
         if not np.array_equal(tables.index.tower_digest, tables.user_tower.digest()):
             raise BundleError(f"{path.name}: its index was made with another user tower; train both together")
@@ -296,26 +298,6 @@ def _inside(folder: Path, name: str) -> Path:
     if not path.is_relative_to(folder):
         raise BundleError(f"{folder.name}: its manifest names a file outside the bundle")
     return path
-
-
-def _check_shapes(tables: Tables, name: str) -> None:
-    n, users = len(tables.items), len(tables.users)
-    expectations = {
-        "items.genres": (len(tables.items.genres), n),
-        "items.year": (len(tables.items.year), n),
-        "items.removed": (len(tables.items.removed), n),
-        "items.features": (tables.items.features.shape, (n, CONTRACT.item.width)),
-        "items.titles": (len(tables.items.titles.offsets), n + 1),
-        "users.features": (tables.users.features.shape, (users, CONTRACT.user.width)),
-        "users.history": (len(tables.users.indptr), users + 1),
-        "user_tower.embedding": (len(tables.user_tower.embedding), n),
-        "collaborative": (len(tables.collaborative), n),
-        "content": (len(tables.content), n),
-        "batch_lists": (len(tables.batch_lists.indptr), users + 1),
-    }
-    wrong = [f"{part} is {found}, not {wanted}" for part, (found, wanted) in expectations.items() if found != wanted]
-    if wrong:
-        raise BundleError(f"{name}: {'; '.join(wrong)}")
 
 
 def _check_index(path: Path, tables: Tables) -> None:

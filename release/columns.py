@@ -50,7 +50,7 @@ def load(kind: type[T], folder: Path, vouched: AbstractSet[str], at: str = "") -
         if optional and not any(path.startswith(f"{at}{name}/") for path in vouched):
             continue
         if get_origin(hint) is np.ndarray:
-            held[name] = _mapped(file(f"{name}.npy"))
+            held[name] = _mapped(file(f"{name}.npy"), get_args(get_args(hint)[1])[0])
         elif is_dataclass(hint):
             held[name] = load(hint, folder, vouched, f"{at}{name}/")  # type: ignore[arg-type]  # a type, no instance
         else:
@@ -59,13 +59,17 @@ def load(kind: type[T], folder: Path, vouched: AbstractSet[str], at: str = "") -
     return kind(**held)
 
 
-def _mapped(path: Path) -> NDArray[Any]:
+def _mapped(path: Path, kind: type[np.generic]) -> NDArray[Any]:
+    """The array in a file, if it holds what its field says, as the compiled loops take it."""
     try:
         # A plain array over the map: ``np.memmap`` is a subclass whose every index and ufunc goes through Python, and
         # whatever is computed from one is one.
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        held = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except ValueError as error:
         raise BundleError(f"{path.name} is not an array ({error})") from error
+    if not (issubclass(held.dtype.type, kind) and held.dtype.isnative and held.flags.c_contiguous):
+        raise BundleError(f"{path.name} holds {held.dtype}, not {kind.__name__} row by row")
+    return held
 
 
 def _parts(kind: type[Any]) -> Iterator[tuple[str, Any, bool]]:

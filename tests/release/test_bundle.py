@@ -1,7 +1,9 @@
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,3 +160,30 @@ def test_another_contract_is_refused_by_the_name_of_the_feature(folder: Path) ->
     edit(folder / MANIFEST, contract_hash="0" * 16, contract=contract)
     with pytest.raises(BundleError, match="session_length_seconds: unit is 'seconds' here and 'minutes' there"):
         Bundle.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "column", "spoil", "told"),
+    [
+        ("collaborative", "item_row", lambda rows: rows + 50, "collaborative names items that are not there"),
+        ("content", "item_row", lambda rows: rows - 50, "content names items that are not there"),
+        ("users", "item_row", lambda rows: rows + 50, r"users\.history names items that are not there"),
+        ("batch_lists", "item_row", lambda rows: rows + 50, "batch_lists names items that are not there"),
+        ("popularity", "item_row", lambda rows: rows + 50, "popularity names items that are not there"),
+        ("preference", "item_row", lambda rows: rows + 50, "preference names items that are not there"),
+        ("content", "indptr", lambda indptr: indptr[::-1].copy(), "content: its spans do not cover its columns"),
+        ("collaborative", "weight", lambda weight: weight[:-1], "collaborative: its spans do not cover its columns"),
+        ("users", "rating", lambda rating: rating[:-1], r"users\.history: its spans do not cover its columns"),
+        ("preference", "given_genre", lambda given: given[:-1], r"preference\.given_genre is"),
+        ("items", "genres", lambda genres: genres[:, :-1], r"items\.genres is"),
+        ("users", "item_row", lambda rows: rows.astype(np.int64), r"item_row\.npy holds int64, not int32"),
+        ("items", "year", lambda year: year.astype(">f4"), r"year\.npy holds >f4"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused_before_anything_is_computed_with_them(
+    tiny_bundle: Bundle, tmp_path: Path, part: str, column: str, spoil: Callable[[Any], Any], told: str
+) -> None:
+    table = getattr(tiny_bundle.tables, part)
+    spoiled = replace(table, **{column: spoil(getattr(table, column))})
+    with pytest.raises(BundleError, match=told):
+        tiny.make(tmp_path / "spoiled", tables={part: spoiled})
