@@ -13,8 +13,10 @@ bounded is what the deadline bounds, time.
     a failure                   limit *= 0.9, at most once in ``calm_seconds``, and only beside successes: where nothing
                                 succeeds, something is broken, and fewer requests would not mend it
 
-An answer that the ranker had no part in may shrink it and never lets it grow: while a breaker keeps everybody from a
-ranker that has too much to do, answers are fast, and a limit grown by them would be the next flood once it closes.
+Where nothing succeeds it is as it was at the beginning at least, by the same reasoning: who waits for what hangs still
+needs a place. An answer that the ranker had no part in may shrink it and never lets it grow: while a breaker keeps
+everybody from a ranker that has too much to do, answers are fast, and a limit grown by them would be the next flood
+once it closes.
 
 Growing fast takes samples that began at the limit: an earlier one waited for fewer than the limit lets in.
 It grows only while at least half of it is in use. Under a steady overload every request waits, and the fastest one
@@ -34,7 +36,6 @@ from enum import Enum
 PROBE_SHARE = 0.25
 PROBE_SAMPLES = 4
 PROBE_MOST_SECONDS = 1.0  # what breaks in the middle of a probe must not be met with a quarter of the places
-ASIDE_LEAST = 4.0  # no lower by answers that waited in vain: what hangs is no crowd, and its callers still need places
 QUIET_SECONDS = 0.2
 FULLY_USED = 0.9
 
@@ -86,6 +87,8 @@ class Vegas:
     @property
     def limit(self) -> int:
         """How many may be in flight now."""
+        if not self.succeeding:
+            return int(max(self.estimate, self.policy.initial))
         return self._probe_limit if self._probing else int(self.estimate)
 
     @property
@@ -109,7 +112,7 @@ class Vegas:
             self._measure(now, seconds, in_flight)
             self._follow(seconds - self.no_load, in_flight)
         elif outcome is Outcome.ASIDE and seconds - self.no_load > self.policy.beta_seconds:
-            self._shrink(min(ASIDE_LEAST, self.estimate))
+            self._shrink()
         elif outcome is Outcome.FAILURE and self.succeeding:
             self._cut(now)
 
@@ -129,13 +132,13 @@ class Vegas:
     def _follow(self, waiting: float, in_flight: int) -> None:
         policy = self.policy
         if waiting > policy.beta_seconds:
-            self._shrink(policy.least)
+            self._shrink()
         elif waiting < policy.alpha_seconds and in_flight * 2 >= self.estimate and not self._probing:
             fast = waiting < policy.alpha_seconds / 2 and in_flight >= FULLY_USED * self.estimate
             self.estimate = min(self.estimate + (1.0 if fast else 1.0 / self.estimate), policy.most)
 
-    def _shrink(self, least: float) -> None:
-        self.estimate = max(self.estimate - 0.1, least)
+    def _shrink(self) -> None:
+        self.estimate = max(self.estimate - 0.1, self.policy.least)
 
     def _cut(self, now: float) -> None:
         if now - self._cut_at >= self.policy.calm_seconds:
