@@ -380,7 +380,9 @@ def test_screens(open_page: Open, shots: Path) -> None:
         page = open_page("/?user=42", reduced_motion="reduce", **options)
         page.locator("#parts tr").first.wait_for()
         at_full(page)
-        page.locator(".item:has(.rule)").first.get_by_role("button", name="Why ").click()
+        first = page.locator(".item").first
+        first.get_by_role("button", name="Why ").click()
+        expect(first.locator(".why")).to_contain_text("core")
         page.evaluate("scrollTo(0, 0)")
         path = shots / f"{name}.png"
         page.screenshot(path=path)
