@@ -24,6 +24,7 @@ from events.kafka_lag import LagProbe
 from events.kafka_message import consumer_config, dead_letter, entry_of, place_of, where
 from events.log import Batch, Entry
 
+SETTLING_SECONDS = 0.01  # how long nothing may come from the group until we take it to have let us go
 T = TypeVar("T")
 
 
@@ -170,11 +171,23 @@ class KafkaFeed:
     async def close(self) -> None:
         """Leaves the group, so that others need not wait for it to be counted as dead."""
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._reading, self.consumer.close)
+        await loop.run_in_executor(self._reading, self._leave)
         await loop.run_in_executor(self._probing, self.probe.consumer.close)
         await self.dead.close()
         self._reading.shutdown(wait=False)
         self._probing.shutdown(wait=False)
+
+    def _leave(self) -> None:
+        """First takes whatever the group deals out or takes back, for that must not wait in line at the closing:
+        librdkafka then asks itself a question that nobody answers any more, and Python stands still with it
+        (https://github.com/confluentinc/librdkafka/issues/4884).
+        """
+        self.consumer.unsubscribe()
+        end = time.monotonic() + self.plan.answer_seconds
+        while time.monotonic() < end:
+            if self.consumer.poll(SETTLING_SECONDS) is None and not self.consumer.assignment():
+                break
+        self.consumer.close()
 
 
 async def _within(seconds: float, thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:

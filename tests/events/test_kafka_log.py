@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -221,6 +224,28 @@ async def test_closing_waits_for_what_is_under_way_and_ends_every_thread(plan) -
     assert len(await taken(feed)) > 0
     await feed.close()
     assert not [thread.name for thread in threading.enumerate() if thread.name == THREAD]
+
+
+def test_closing_while_the_group_deals_out_its_partitions_ends() -> None:
+    """Where it does not, Python stands still as a whole: so it is tried in another process."""
+    tried = "import asyncio; from tests.events.test_kafka_log import closings; asyncio.run(closings(50))"
+    subprocess.run([sys.executable, "-c", tried], check=True, timeout=45)
+
+
+async def closings(times: int) -> None:
+    """Four at once, each a group of its own, closed at any moment of joining it."""
+    moment = random.Random(0)
+
+    async def close_again(plan: KafkaPlan, who: int) -> None:
+        for k in range(times):
+            feed = KafkaFeed.open(replace(plan, group=f"{who}-{k}"), "a")
+            await asyncio.sleep(moment.uniform(0, 0.2))
+            await asyncio.wait_for(feed.close(), 10)
+
+    with running_cluster() as cluster:
+        plan = KafkaPlan(cluster.brokers, session_seconds=6.0)
+        cluster.make_topic(plan.topic)
+        await asyncio.gather(*(close_again(plan, who) for who in range(4)))
 
 
 async def test_nothing_to_send_asks_nothing_of_kafka(free_port) -> None:
