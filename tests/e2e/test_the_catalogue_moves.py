@@ -52,8 +52,8 @@ def test_a_removed_item_leaves_every_rung_within_a_minute_and_comes_back_when_re
     assert {"BATCH_LIST", "POPULAR"} <= set(before)
     item = next(iter(before["BATCH_LIST"] & before["POPULAR"]))
     assert service.run("remove", item).returncode == 0
-    eventually(lambda: item not in everything(service), seconds=60)
-    assert item not in everything(service)  # in the first answers after it, too
+    # each worker looks for itself, and a few answers may all be from the one that has
+    eventually(lambda: all(item not in everything(service) for _ in range(5)), seconds=60)
     assert service.run("restore", item).returncode == 0
     eventually(lambda: item in everything(service), seconds=60)
 
@@ -66,7 +66,7 @@ def test_a_series_that_nobody_trained_on_is_recommended_after_a_refresh(service:
     assert child.returncode == 0, child.stdout + child.stderr
     assert "1 new items" in child.stdout
     assert "scores equal training's" in child.stdout
-    eventually(lambda: service.ask(user_id="42")["bundle"] != before, seconds=60)
+    eventually(lambda: before not in {service.ask(user_id="42")["bundle"] for _ in range(10)}, seconds=60)
     assert time.monotonic() - started < 180  # it is seconds where nothing else runs; training takes minutes
     slate = [item["item_id"] for item in service.ask_at_full(user_id="a stranger")["items"]]
     assert len(slate) == 20
