@@ -24,9 +24,9 @@ def lowest(keys: NDArray[np.int64], k: int) -> NDArray[np.int64]:
 
 
 def best_of_keys(keys: NDArray[np.int64], k: int) -> tuple[Rows, Floats]:
-    """Rows and scores of the ``k`` best, best first, ties by row; the keys are used up.
+    """Rows (or whatever the low halves hold) and scores of the ``k`` best, best first; of equal scores the lower row.
 
-    A key holds 0x7FFF_FFFF minus the bits of a score above zero, and in its low half the row.
+    A key holds 0x7FFF_FFFF minus the bits of a score above zero, and in its low half the row. The keys are used up.
     """
     return _unpacked(lowest(keys, k))
 
