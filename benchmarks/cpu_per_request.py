@@ -1,6 +1,7 @@
 """What a request costs in CPU, part by part, in units of a no-op FastAPI + orjson endpoint under the same client.
 
     python -m benchmarks.cpu_per_request [--bundle FOLDER] [--rates 50 100] [--seconds 20] [--json FILE] [--gate]
+                                         [--set STREAMREC_RULES=none ...]
 
 Method: Redis, Triton and one worker as they serve, with the default deadline, the no-op endpoint and the floor beside
 them; the open-loop generator offers each rate to no-op, floor and service in turn, ``rounds`` times. Counted is the CPU
@@ -9,7 +10,8 @@ the service does and computes nothing in between (``benchmarks.floor``). Only an
 others and the run says nothing; nor does it where Triton did not rank them, all 500 candidates, by the reference graph,
 which is what the bundle is given where none is named. ``--json`` also keeps what Redis holds and sends, which
 ``benchmarks.capacity`` reads; ``--write`` puts the table into RESULTS.md; ``--gate`` ends with status 1 above 6 units
-for the worker or 14 for all parts together, at the lowest rate.
+for the worker or 14 for all parts together, at the lowest rate; ``--set`` serves with another setting, which tells what
+that costs: units of two runs compare.
 """
 
 from __future__ import annotations
@@ -79,9 +81,11 @@ def load(port: int, traffic: Traffic, rate: float, seconds: float) -> LoadResult
         return runner.run(run())
 
 
-def costs_at(rig: Rig, rates: list[float], seconds: float, rounds: int) -> tuple[list[RequestCost], Part, list[str]]:
+def costs_at(
+    rig: Rig, rates: list[float], seconds: float, rounds: int, environment: Mapping[str, str]
+) -> tuple[list[RequestCost], Part, list[str]]:
     """The cost of a request at each rate, medians over the rounds, the worker that served, and what is in doubt."""
-    worker = rig.worker()
+    worker = rig.worker(environment)
     (noop, noop_port), (floor, floor_port) = rig.unit("noop"), rig.unit("floor")
     traffic = Traffic(users_of(rig.settings.bundle))
     parts = {"api": worker, "triton": rig.triton, "redis": rig.redis}
@@ -187,14 +191,18 @@ def main() -> int:
     asking.add_argument("--seconds", type=float, default=20.0)
     asking.add_argument("--rounds", type=int, default=3)
     asking.add_argument("--instances", type=int, default=1, help="of the model in Triton")
+    asking.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the worker")
     asking.add_argument("--json", type=Path)
     asking.add_argument("--gate", action="store_true")
     asking.add_argument("--write", action="store_true", help="put the table into benchmarks/RESULTS.md")
     asked = asking.parse_args()
+    environment = dict(setting.split("=", 1) for setting in asked.set)
+    if asked.write and environment:
+        asking.error("--write is for the settings that everybody has")
     where = measured_on()
     with running(reference_bundle(asked.bundle), asked.instances) as rig:
         before = redis_counters(rig.settings.redis_address)
-        costs, worker, doubtful = costs_at(rig, asked.rates, asked.seconds, asked.rounds)
+        costs, worker, doubtful = costs_at(rig, asked.rates, asked.seconds, asked.rounds, environment)
         told = document(rig, costs, worker, where, before)
     print(markdown(costs, where))
     if asked.write:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from benchmarks.capacity import Inputs, check, need, page
+from benchmarks.peers.compare import saturation
 from benchmarks.stages import regressions
+from loadtests.load_result import LoadResult, Sample
 
 
 def document(api_high: float = 2.0) -> dict[str, Any]:
@@ -54,3 +56,17 @@ def test_a_stage_too_small_to_measure_is_no_regression() -> None:
 
 def test_a_stage_that_is_gone_is_no_regression() -> None:
     assert not regressions({}, {"merge": 1.0})
+
+
+@pytest.mark.parametrize("limit", [33.0, 77.0, 437.0])
+@pytest.mark.parametrize("refuses", [True, False], ids=["refuses the rest", "is late with the rest"])
+def test_saturation_is_the_highest_rate_held_by_a_twentieth(limit: float, refuses: bool) -> None:
+    def offer(rate: float) -> LoadResult:
+        held = min(1.0, limit / rate)
+        answers = range(int(rate * 10))
+        if refuses:
+            taken = [int((k + 1) * held) > int(k * held) for k in answers]
+            return LoadResult(rate, 10.0, [Sample(k / rate, 0.0, 200 if taken[k] else 503, "") for k in answers])
+        return LoadResult(rate, 10.0, [Sample(k / rate, k / rate * (1 / held - 1), 200, "") for k in answers])
+
+    assert limit / 1.05 < saturation(offer) < limit * 1.09  # 95 % of it, or a moment longer, is as good as held
