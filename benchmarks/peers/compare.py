@@ -190,7 +190,7 @@ def markdown(name: Name, told: dict[str, float], where: dict[str, str]) -> str:
         "| | p95 ms | answered |\n|---|---|---|\n"
         f"| peer | {told['peer_p95_ms']:.1f} | {told['peer_availability']:.1%} |\n"
         f"| ours | {told['our_p95_ms']:.1f} | {told['our_full_ratio']:.1%} at FULL |\n\n"
-        f"Ours is {told['times_lower']:.2f} times lower; promised is more than {REQUIRED[name]:g}.\n"
+        f"The peer's p95 is {told['times_lower']:.2f} times ours; promised is more than {REQUIRED[name]:g}.\n"
     )
 
 
