@@ -70,8 +70,8 @@ capacity: setup ## Measure the CPU of a request at two rates, check its targets,
 	$(BIN)/python -m benchmarks.capacity
 
 peers: setup ## Our p95 beside LibRecommender's serving and the stack put together from documentation, at their limits
-	$(BIN)/python -m benchmarks.peers.compare librecommender --gate --write
 	$(BIN)/python -m benchmarks.peers.compare assembled --gate --write
+	$(BIN)/python -m benchmarks.peers.compare librecommender --gate --write
 
 gpu: setup ## The ranker and FAISS on a GPU, where there is one (needs the extra gpu)
 	$(BIN)/python -m benchmarks.gpu
