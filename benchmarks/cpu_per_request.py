@@ -10,8 +10,8 @@ the service does and computes nothing in between (``benchmarks.floor``). Only an
 others and the run says nothing; nor does it where Triton did not rank them, all 500 candidates, by the reference graph,
 which is what the bundle is given where none is named. ``--json`` also keeps what Redis holds and sends, which
 ``benchmarks.capacity`` reads; ``--write`` puts the table into RESULTS.md; ``--gate`` ends with status 1 above 6 units
-for the worker or 14 for all parts together, at the lowest rate; ``--set`` serves with another setting, which tells what
-that costs: units of two runs compare.
+for the worker or 14 for all parts together, at the lowest rate; ``--set`` serves with another setting: what that
+costs is told by several runs with and without it, by turns, since runs differ by themselves.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from release.bundle import Bundle
 from tests.e2e.conftest import Service, eventually
 
 HOUR = 3600.0
+LATE = {"features.timeout", "features.open"}
 
 
 class Stored:
@@ -69,10 +70,13 @@ def test_the_running_service_is_quiet_and_says_so(service: Service, trained_bund
     users = trained_bundle.tables.users.ids
     with httpx.Client(base_url=service.address, timeout=10) as client, ThreadPoolExecutor(4) as callers:
 
-        def ask(row: int) -> int:
-            return client.post("/v1/recommendations", json={"user_id": users.text(row), "limit": 5}).status_code
+        def ask(row: int) -> list[str]:
+            answer = client.post("/v1/recommendations", json={"user_id": users.text(row), "limit": 5})
+            assert answer.status_code == 200
+            reasons: list[str] = answer.json()["degradation"]["reasons"]
+            return reasons
 
-        assert set(callers.map(ask, range(len(users)))) == {200}
+        late = [reasons for reasons in callers.map(ask, range(len(users))) if LATE & set(reasons)]
 
     def judged() -> bool:
         return "too few to judge" not in service.run("skew").stdout
@@ -82,5 +86,5 @@ def test_the_running_service_is_quiet_and_says_so(service: Service, trained_bund
     assert told.returncode == 0, told.stdout
     assert "alert" not in told.stdout
     warned = [line for line in told.stdout.splitlines() if "warn" in line]
-    # a read that was late while everything started is none; that none is missing otherwise is shown above
-    assert all(line.startswith("hit rate") for line in warned), told.stdout
+    # the store misses nobody; a busy machine may be late for some, and then their answers say so as well
+    assert all(late and line.startswith("hit rate") for line in warned), told.stdout
