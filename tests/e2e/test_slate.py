@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import grpc
 import httpx
@@ -31,6 +32,24 @@ def test_a_cursor_given_over_http_goes_on_over_grpc_and_in_any_worker(service: S
         assert [item.item_id for item in answer.debug.items] == [item.item_id for item in answer.items]
         assert answer.debug.funnel.slate == 10
     assert len(shown) == len(set(shown)) == 60
+
+
+def test_what_both_workers_showed_is_told_by_the_command_and_the_metric(service: Service) -> None:
+    def slates() -> int:
+        told = service.run("exposure").stdout
+        return int(told.partition(" slates with")[0].replace(",", ""))
+
+    before = slates()
+    answers = [service.ask(user_id=str(user), limit=10) for user in range(1, 41)]
+    assert all(len(answer["items"]) == 10 for answer in answers)
+    eventually(lambda: slates() >= before + len(answers), 30)  # each worker counts every few seconds
+
+    def delivered() -> bool:
+        text = httpx.get(f"{service.address}/metrics", timeout=10).text
+        shares = re.findall(r'^streamrec_exposure_ratio\{measure="delivered"[^}]*\} (\S+)', text, re.MULTILINE)
+        return bool(shares) and all(0.0 <= float(share) <= 1.0 for share in shares)
+
+    eventually(delivered, 60)  # NaN until the week has been read once
 
 
 def test_a_forged_cursor_is_an_invalid_argument(service: Service) -> None:
