@@ -28,10 +28,8 @@ from app.quality import Quality, QualityPolicy
 
 PREFETCH_SHARE = 0.5
 RETRY_SECONDS = 1
-TICK_SECONDS = 0.02
-TICKS = 5
-LEAST_LOOKS = 3
-ALMOST = 0.999  # of a sum of floats
+LOOKS = 3
+TICK_SECONDS = 0.1 / LOOKS  # to be woken up for it is what a look costs, so there are no more of them
 
 
 class Priority(StrEnum):
@@ -68,14 +66,14 @@ ADMITTED: ContextVar[Admitted] = ContextVar("admitted", default=Admitted())  # n
 class StandingDelay:
     """How late the event loop is, at least, over the last looks: a burst passes, a queue stands.
 
-    The looks are those of the last ``TICKS * TICK_SECONDS``, three at least; one that is overdue counts, because a loop
-    with a second of work in hand looks once in a second. The minimum over an interval as the measure of a queue is
-    CoDel's (Nichols and Jacobson, 2012).
+    The looks are three, over a tenth of a second; one that is overdue counts, because a loop with a second of work in
+    hand looks once in a second. The minimum over an interval as the measure of a queue is CoDel's (Nichols and
+    Jacobson, 2012).
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._late: deque[float] = deque(maxlen=TICKS)
+        self._late: deque[float] = deque(maxlen=LOOKS)
         self._due = float("inf")
 
     def on_sample(self, seconds: float) -> None:
@@ -86,13 +84,8 @@ class StandingDelay:
     def seconds(self) -> float:
         """Zero where too little is known."""
         overdue = self._clock() - self._due
-        seen = [overdue, *reversed(self._late)] if overdue > TICK_SECONDS else list(reversed(self._late))
-        span = 0.0
-        for count, late in enumerate(seen, 1):
-            span += TICK_SECONDS + late
-            if count >= LEAST_LOOKS and span >= TICKS * TICK_SECONDS * ALMOST:
-                return min(seen[:count])
-        return 0.0
+        looks = [*self._late, overdue][-LOOKS:] if overdue > TICK_SECONDS else self._late
+        return min(looks) if len(looks) == LOOKS else 0.0
 
     async def watch(self) -> None:
         """Look for as long as the process lives."""

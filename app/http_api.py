@@ -15,9 +15,7 @@ from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import ClientDisconnect
 
 from app import admin_api, events_api, metrics, openapi, why_api, wire
@@ -25,9 +23,9 @@ from app.access import Access, Outcome, bearer, roles_of_path
 from app.beside.exposing import Exposing
 from app.body import Bodies
 from app.edge import Patience, Readiness, Serving, answer, header, report_bug, request_id, seconds_of
-from app.refusal import problem_response, refuse_http, refuse_invalid
+from app.refusal import problem_response, refused
 from domain.deadline import Deadline
-from domain.errors import DependencyError, InvalidRequest
+from domain.errors import DependencyError
 from domain.request import Query
 from events.log import EventLog
 
@@ -61,7 +59,6 @@ def create_app(
         title="StreamRec",
         version="1",
         middleware=[Middleware(Edge), Middleware(AccessCheck, access=access)],
-        exception_handlers={HTTPException: refuse_http, InvalidRequest: refuse_invalid},
         redirect_slashes=False,
         redoc_url=None,
     )
@@ -157,17 +154,13 @@ def _deadline(request: HttpRequest, patience: Patience) -> Deadline:
 class Api(FastAPI):
     """FastAPI, with only what is needed here around each request.
 
-    Left out are its telemetry, its limit of bodies (``Bodies`` has ours) and its page for exceptions that nobody caught
-    (``Edge`` answers them).
+    Left out are its telemetry, its limit of bodies (``Bodies`` has ours) and its handlers of exceptions (``Edge`` is
+    ours).
     """
 
     def build_middleware_stack(self) -> ASGIApp:
         app: ASGIApp = self.router
-        inner = [
-            Middleware(ExceptionMiddleware, handlers=self.exception_handlers),
-            Middleware(AsyncExitStackMiddleware),
-        ]
-        for wrap, arguments, named in reversed([*self.user_middleware, *inner]):
+        for wrap, arguments, named in reversed([*self.user_middleware, Middleware(AsyncExitStackMiddleware)]):
             app = wrap(app, *arguments, **named)
         return app
 
@@ -178,8 +171,8 @@ class Api(FastAPI):
 class PlainRoute(APIRoute):
     """A route whose endpoint takes the request and makes the response. FastAPI documents it; there is nothing to solve.
 
-    FastAPI's own way opens two exit stacks and solves no dependencies, for each request. What is raised goes to the
-    handlers around the router.
+    FastAPI's own way opens two exit stacks and solves no dependencies, for each request. What is raised goes to
+    ``Edge``.
     """
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -194,7 +187,10 @@ class PlainRoute(APIRoute):
 
 
 class Edge:
-    """Around every request, in plain ASGI: its id, when it arrived, its count, and the one ``except Exception``."""
+    """Around every request, in plain ASGI: its id, when it arrived, its count, and the one ``except Exception``.
+
+    What is raised refuses the request (``refused``), or is a bug.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -218,9 +214,11 @@ class Edge:
         try:
             await self._app(scope, receive, watched)
         except Exception as error:  # noqa: BLE001  # the only one on the request path: counted, logged, answered
-            report_bug("http", given_id, error)
+            refusal = refused(error)
+            if refusal is None or status:
+                report_bug("http", given_id, error)
             if not status:
-                await problem_response(500)(scope, receive, watched)
+                await (refusal or problem_response(500))(scope, receive, watched)
         finally:
             for path, finished in MEASURED.items():
                 if scope["path"].startswith(path):

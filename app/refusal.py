@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
 from app import wire
+from domain.errors import InvalidRequest
 
 
 def problem_response(status: int, detail: str = "", headers: dict[str, str] | None = None) -> Response:
@@ -21,15 +21,14 @@ def closing(status: HTTPStatus, detail: str = "") -> HTTPException:
     return HTTPException(status, detail, headers={"connection": "close"})
 
 
-async def refuse_http(request: HttpRequest, error: Exception) -> Response:
-    """Unknown routes and methods, and bodies that are too large or slow: worded by the framework or by us."""
-    del request
-    refusal = error if isinstance(error, HTTPException) else HTTPException(500)
-    return problem_response(refusal.status_code, refusal.detail, dict(refusal.headers or {}))
+def refused(error: Exception) -> Response | None:
+    """What an exception says of the request; None where it is a bug of ours.
 
-
-async def refuse_invalid(request: HttpRequest, error: Exception) -> Response:
-    """What the decoders say of a request."""
-    del request
-    malformed = isinstance(error, wire.MalformedRequest)
-    return problem_response(400 if malformed else 422, str(error))
+    ``HTTPException``: unknown routes and methods, and bodies that are too large or slow, worded by the framework or by
+    us. ``InvalidRequest``: what the decoders say.
+    """
+    if isinstance(error, HTTPException):
+        return problem_response(error.status_code, error.detail, dict(error.headers or {}))
+    if isinstance(error, InvalidRequest):
+        return problem_response(400 if isinstance(error, wire.MalformedRequest) else 422, str(error))
+    return None

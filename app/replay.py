@@ -92,14 +92,14 @@ def replayed(record: Mapping[str, Any], bundle: Bundle, anew: tuple[str, Floats]
     """The slate, made again from the record with its own scores or those given for the merged candidates."""
     ids, candidates = bundle.tables.items.ids, _merged(record, bundle)
     told = dict(zip(record["ranked"], _floats(record["ranker_scores"]).tolist(), strict=True))
-    merged = _texts(ids, candidates.item_row)
+    merged = ids.texts(candidates.item_row)
     ranker, scores = anew or ("recorded scores", np.array([told.get(item, -np.inf) for item in merged], np.float32))
     scored = candidates.scored(scores)
     ranked = scored.take(
         np.isin(candidates.item_row, ids.rows(record["ranked"]))
     )  # what there was no memory for is out
     slate = Slate(ranked.top(len(ranked)), record["limit"], _context(record, bundle))
-    order = _texts(ids, slate.candidates.item_row)
+    order = ids.texts(slate.candidates.item_row)
     for rule in record["rules"]:
         if rule["name"] not in record["skipped"]:
             slate = RULES[rule["name"]](**rule).apply(slate)
@@ -204,10 +204,6 @@ def _campaign(told: Mapping[str, Any], ids: IdTable) -> Campaign:
 
 def _rows(ids: IdTable, item_ids: Sequence[str]) -> Rows:
     return ids.rows(item_ids)
-
-
-def _texts(ids: IdTable, rows: Rows) -> list[str]:
-    return [ids.text(row) for row in rows.tolist()]
 
 
 def _floats(values: Sequence[float | None]) -> Floats:

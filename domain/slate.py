@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -77,10 +78,10 @@ class ExposureQuota:
     explore: Rows = field(default_factory=lambda: NO_ROWS)  # items to be tried out, which no source may propose
 
     def drawn(self, n: int, seed: int) -> Rows:
-        """At most ``n`` of the items to be tried out, others for every seed."""
+        """``n`` of the items to be tried out, or all if there are fewer; others for every seed."""
         if len(self.explore) <= n:
             return self.explore
-        return self.explore[np.unique(np.random.default_rng(seed).integers(0, len(self.explore), n))]
+        return self.explore[sorted(random.Random(seed).sample(range(len(self.explore)), n))]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

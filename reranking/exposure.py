@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,12 +44,12 @@ class MinimumExposure:
         most = min(math.ceil(promised) - there, len(replaceable))
         if most <= 0 or not len(owed):
             return slate
-        draw = np.random.default_rng(slate.context.seed).random(1 + most)
-        missing = min(int(promised + draw[0]) - there, most)
+        draws = random.Random(slate.context.seed)
+        missing = min(int(promised + draws.random()) - there, most)
         if missing <= 0:
             return slate
         owed.sort()
-        found = _drawn(owed, quota.owed, draw[1 : 1 + missing])
+        found = _drawn(owed, quota.owed, np.array([draws.random() for _ in range(missing)]))
         found.sort()
         first = min(int(self.first_share * places), places - len(found))
         order = _raised(free, places, found, replaceable[len(replaceable) - len(found) :], first)

@@ -33,7 +33,7 @@ from domain.request import Query
 from domain.slate import Campaign, SlateContext
 from retrieval.gather import Found
 
-FORMAT = 1
+FORMAT = 2  # 1 had other draws for minimum exposure
 QUEUED = 16
 KEPT_FILES = 1000
 KEPT_SECONDS = 3 * 86_400.0
@@ -80,7 +80,7 @@ class FileRecorder:
             log.exception("bug in the recorder")
 
     def _write(self, pipeline: Pipeline, query: Query, answer: Answer, trace: Trace) -> None:
-        record = gzip.compress(orjson.dumps(recorded(pipeline, query, answer, trace), option=_NUMPY), 4)
+        record = gzip.compress(orjson.dumps(recorded(pipeline, query, answer, trace), option=_NUMPY), 1)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = path_of(self.folder, answer.request_id)
         unfinished = path.with_suffix(f".{os.getpid()}")
@@ -124,7 +124,7 @@ def recorded(pipeline: Pipeline, query: Query, answer: Answer, trace: Trace) -> 
         "reasons": answer.reasons,
         "user_id": query.user_id,
         "limit": query.limit,
-        "exclude": _texts(ids, trace.request.exclude),
+        "exclude": ids.texts(trace.request.exclude),
         "user": {
             "numeric": user.numeric,
             "codes": user.codes,
@@ -133,12 +133,12 @@ def recorded(pipeline: Pipeline, query: Query, answer: Answer, trace: Trace) -> 
             "freshness": user.freshness.value,
         },
         "sources": [_source(ids, found) for found in trace.found],
-        "not_offered": _texts(ids, np.union1d(_not_offered(pipeline, trace.found), trace.merging.barred)),
+        "not_offered": ids.texts(np.union1d(_not_offered(pipeline, trace.found), trace.merging.barred)),
         "quotas": trace.merging.quotas,
         "wanted": trace.merging.wanted,
-        "forced": _texts(ids, trace.merging.forced),
-        "candidates": _texts(ids, trace.candidates.item_row),
-        "ranked": _texts(ids, trace.ranked.item_row),
+        "forced": ids.texts(trace.merging.forced),
+        "candidates": ids.texts(trace.candidates.item_row),
+        "ranked": ids.texts(trace.ranked.item_row),
         "ranker_scores": trace.ranked.score,
         "context": _context(ids, trace.context, trace.ranked),
         "rules": [dataclasses.asdict(rule) for rule in pipeline.rules],  # type: ignore[call-overload]  # dataclasses all
@@ -147,13 +147,9 @@ def recorded(pipeline: Pipeline, query: Query, answer: Answer, trace: Trace) -> 
     }
 
 
-def _texts(ids: IdTable, rows: Rows) -> list[str]:
-    return [ids.text(row) for row in rows.tolist()]
-
-
 def _history(ids: IdTable, history: History) -> dict[str, Any]:
     return {
-        "item_ids": _texts(ids, history.item_row),
+        "item_ids": ids.texts(history.item_row),
         "rating": np.asarray(history.rating),
         "timestamp": np.asarray(history.timestamp),
     }
@@ -163,7 +159,7 @@ def _source(ids: IdTable, found: Found) -> dict[str, Any]:
     rows = found.candidates.item_row
     sound = (rows >= 0) & (rows < len(ids))  # the merge drops the others
     scores = found.candidates.score[sound]
-    return {"source": found.source, "item_ids": _texts(ids, rows[sound]), "scores": scores, "cause": found.cause}
+    return {"source": found.source, "item_ids": ids.texts(rows[sound]), "scores": scores, "cause": found.cause}
 
 
 def _not_offered(pipeline: Pipeline, found: Sequence[Found]) -> Rows:
@@ -182,14 +178,14 @@ def _context(ids: IdTable, context: SlateContext, ranked: Candidates) -> dict[st
         "campaigns": [_campaign(ids, campaign) for campaign in context.campaigns],
         "spent": {name: [spent.in_all, spent.on_user_today] for name, spent in context.spent.items()},
         "audience": [context.audience.max_age_rating, context.audience.region],
-        "shown": [_texts(ids, context.shown.item_row), context.shown.age_seconds],
+        "shown": [ids.texts(context.shown.item_row), context.shown.age_seconds],
         "quota": quota and {"share": quota.share, "group": quota.group[ranked.item_row], "owed": quota.owed},
     }
 
 
 def _campaign(ids: IdTable, campaign: Campaign) -> dict[str, Any]:
     told = {part.name: getattr(campaign, part.name) for part in dataclasses.fields(campaign)}
-    return told | {"item_row": _texts(ids, campaign.item_row)}
+    return told | {"item_row": ids.texts(campaign.item_row)}
 
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY

@@ -14,7 +14,6 @@ from starlette.middleware import Middleware
 
 from app.admission import (
     ADMITTED,
-    TICKS,
     Admission,
     AdmissionPolicy,
     Admitted,
@@ -142,13 +141,12 @@ def test_a_burst_is_no_standing_delay_and_a_queue_is() -> None:
     assert admission.decide(Priority.USER) is Path.FULL
 
 
-def test_small_delays_need_a_tenth_of_a_second_of_looks() -> None:
+def test_a_delay_needs_all_of_its_looks() -> None:
     delay = StandingDelay()
-    for _ in range(TICKS - 1):
-        delay.on_sample(0.0)
+    for late in (0.04, 0.03):
+        delay.on_sample(late)
         assert delay.seconds == 0
-    for _ in range(3):
-        delay.on_sample(0.03)
+    delay.on_sample(0.05)
     assert delay.seconds == 0.03
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def test_groups_are_drawn_one_after_the_other_by_what_they_are_owed(rule: Minimu
     assert quota is not None
     group = {row: int(quota.group[row]) for row in rows_of(slate)}
     owed = {row for row, code in group.items() if code >= 0 and quota.owed[code] > 0}
-    draw, shown = np.random.default_rng(slate.context.seed), rows_of(slate)[: slate.limit]
+    draw, shown = Random(slate.context.seed), rows_of(slate)[: slate.limit]
     promised = int(min(quota.share, rule.most_share) * len(shown) + draw.random())
     replaceable, reserve = [row for row in free[:places] if row not in owed], free[places:]
     found: list[int] = []
