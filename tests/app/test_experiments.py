@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from app.wiring import SOURCES
 from domain.errors import StartError
 from domain.request import Query
 from events.event import Event, decode, encode
+from events.redis_log import FIELD, shard_of, streams
 from release.bundle import Bundle
 from tests.app.fake_serving import FakeLog
 from tests.app.fake_stages import Source
@@ -212,3 +215,33 @@ async def test_answers_are_counted_by_arm(tiny_bundle: Bundle, redis_url: str, t
         assert (await worker.ask(user_id=user))["arms"] == {"rules": CONTROL, "sources": "lonely"}
         await worker.ask(user_id=user)
         assert [now - was for now, was in zip(counted(), before, strict=True)] == [2, 2]
+
+
+async def test_over_http_an_arm_changes_the_slate_and_follows_the_user_into_the_event_log(
+    tiny_bundle: Bundle, redis_url: str, tmp_path: Path
+) -> None:
+    experiments = read(tmp_path, FILE)
+    treated = user_in(experiments, sources="lonely", rules=CONTROL)
+    unruled = user_in(experiments, sources=CONTROL, rules="plain")
+    control = user_in(experiments, sources=CONTROL, rules=CONTROL)
+    settings = {"rules": "memory", "experiments": tmp_path / "experiments.toml"}
+    async with working(tiny_bundle, redis_url, tmp_path, **settings) as worker:
+        first = {user: await worker.ask(user_id=user, limit=10) for user in (treated, unruled, control)}
+        proposed = {user: {source for item in first[user]["items"] for source in item["sources"]} for user in first}
+        assert not {"two_tower", "content"} & proposed[treated]
+        assert {"two_tower", "content"} <= proposed[control]
+        for user in (unruled, control):
+            await worker.remembered(user, 1)
+        again = {user: await worker.slate(user_id=user, limit=10) for user in (unruled, control)}
+        same = {user: again[user] == [item["item_id"] for item in first[user]["items"]] for user in again}
+        assert same == {unruled: True, control: False}  # only an arm without rules forgets what it has shown
+
+        event = {"event_id": uuid4().hex, "user_id": treated, "item_id": "item-03", "kind": "play"}
+        taken = await worker.client.post("/v1/events", json={"events": [event]})
+        assert taken.status_code == 202
+        shards = worker.settings.event_shards
+        stream = streams(shards)[shard_of(treated, shards)]
+        client: Any = worker.serving.process.redis  # its types know both kinds of client
+        held = [decode(fields[FIELD]) for _, fields in await client.xrange(stream)]
+        (logged,) = [event.arms for event in held if event.user_id == treated]
+        assert logged == {"rules": CONTROL, "sources": "lonely"}
