@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
-from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 
 from app import metrics, wire
 from app.admission import RETRY_SECONDS, Admission, Admitted, Path, Priority, Visit
-from app.edge import Readiness, header
+from app.edge import header
 from app.events_api import EVENTS
 
 if TYPE_CHECKING:
@@ -25,29 +24,24 @@ BUSY = "too many requests at once: try again later"
 
 
 class HttpAdmission:
-    """Around the routes: only recommendations have a short path, but all of ``/v1/`` is refused past the second limit.
+    """Around the routes: recommendations have a short path; past the second limit all of ``/v1/`` is refused."""
 
-    While the process stops, it also asks callers to open their next connection elsewhere.
-    """
-
-    def __init__(self, app: ASGIApp, admission: Admission, readiness: Readiness) -> None:
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
         self._app = app
         self._admission = admission
-        self._readiness = readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        told = self._leaving(send) if self._readiness.stopping else send
         if scope["type"] != "http" or not scope["path"].startswith(PATH):
-            await self._app(scope, receive, told)
+            await self._app(scope, receive, send)
             return
         priority = Priority.named(header(scope, PRIORITY))
         path = self._admission.decide(priority)
         if path is Path.REFUSED:
             refusal = Response(wire.problem(429, BUSY), 429, {"retry-after": str(RETRY_SECONDS)}, wire.PROBLEM)
-            await refusal(scope, receive, told)
+            await refusal(scope, receive, send)
             return
         with self._admission.inside(Admitted(path, priority), whole=scope["method"] != "POST") as visit:
-            await self._app(scope, self._arriving(receive, visit), told)
+            await self._app(scope, self._arriving(receive, visit), send)
 
     @staticmethod
     def _arriving(receive: Receive, visit: Visit) -> Receive:
@@ -58,15 +52,6 @@ class HttpAdmission:
             return message
 
         return heard
-
-    @staticmethod
-    def _leaving(send: Send) -> Send:
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["connection"] = "close"
-            await send(message)
-
-        return told
 
 
 class GrpcAdmission(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types

@@ -14,7 +14,7 @@ from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
 from fastapi.responses import PlainTextResponse, Response
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 
@@ -51,14 +51,14 @@ def create_app(
 ) -> FastAPI:
     """The ASGI application over ``serving``. Without ``access`` nobody needs a key; without ``orders`` none are taken.
 
-    What every request passes, in this order: ``Edge`` (id, count, the last resort), ``AccessCheck`` (may they, and so
-    often?), then routing and parsing.
+    What every request passes, in this order: ``Edge`` (id, count, refusals, last resort), ``AccessCheck`` (may they,
+    and so often?), then routing and parsing.
     """
     access, bodies = access or Access(None), Bodies(serving.admission.policy.most_in_process)
     app = Api(
         title="StreamRec",
         version="1",
-        middleware=[Middleware(Edge), Middleware(AccessCheck, access=access)],
+        middleware=[Middleware(Edge, readiness=readiness), Middleware(AccessCheck, access=access)],
         redirect_slashes=False,
         redoc_url=None,
     )
@@ -189,11 +189,13 @@ class PlainRoute(APIRoute):
 class Edge:
     """Around every request, in plain ASGI: its id, when it arrived, its count, and the one ``except Exception``.
 
-    What is raised refuses the request (``refused``), or is a bug.
+    What is raised refuses the request (``refused``), or is a bug. While the process stops, callers are asked to open
+    their next connection elsewhere.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, readiness: Readiness) -> None:
         self._app = app
+        self._readiness = readiness
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -209,6 +211,8 @@ class Edge:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], (b"x-request-id", given_id.encode()), NO_STORE]
+                if self._readiness.stopping:
+                    MutableHeaders(scope=message)["connection"] = "close"
             await send(message)
 
         try:

@@ -55,7 +55,7 @@ class HttpDoor(uvicorn.Server):
             checked = settings.trusted_proxy or (access is not None and access.required)
             app.include_router(page_api.router(lambda: serving.pipeline, here_only=not checked))
         # the innermost: what the door refuses anyway takes no part in admission
-        app.user_middleware.append(Middleware(HttpAdmission, serving.admission, readiness))
+        app.user_middleware.append(Middleware(HttpAdmission, serving.admission))
         super().__init__(
             uvicorn.Config(
                 app,

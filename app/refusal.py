@@ -25,7 +25,7 @@ def refused(error: Exception) -> Response | None:
     """What an exception says of the request; None where it is a bug of ours.
 
     ``HTTPException``: unknown routes and methods, and bodies that are too large or slow, worded by the framework or by
-    us. ``InvalidRequest``: what the decoders say.
+    us. ``InvalidRequest``: what the decoders say. No route has FastAPI check a parameter or a body, so it refuses none.
     """
     if isinstance(error, HTTPException):
         return problem_response(error.status_code, error.detail, dict(error.headers or {}))

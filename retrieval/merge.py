@@ -6,6 +6,7 @@ Each source is sure of a quota of places; the rest goes by reciprocal rank fusio
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -157,7 +158,7 @@ def _room(limit: int) -> int:
 
 
 def _drawn(rows: Rows, n: int, seed: int) -> Rows:
-    return rows if len(rows) <= n else np.random.default_rng(seed).choice(rows, n, replace=False)
+    return rows if len(rows) <= n else rows[sorted(random.Random(seed).sample(range(len(rows)), n))]
 
 
 def with_forced(candidates: Candidates, forced: Rows, limit: int) -> Candidates:

@@ -157,9 +157,11 @@ async def test_a_loop_that_has_been_late_and_does_not_come_back_is_a_queue() -> 
     await asyncio.sleep(0)
     now[0] = 0.4  # and the loop has not come to look
     assert delay.seconds == 0
-    for _ in range(2):
-        delay.on_sample(0.3)
-    assert delay.seconds == pytest.approx(0.3)
+    for late in (0.0, 0.3):
+        delay.on_sample(late)
+    assert delay.seconds == 0
+    delay.on_sample(0.3)
+    assert delay.seconds == pytest.approx(0.3)  # the two latest and the overdue one
     watching.cancel()
 
 
@@ -190,7 +192,7 @@ def serving() -> Asking:
 async def client(serving: Asking):
     readiness = Readiness(serving)
     app = create_app(serving, readiness, Patience(0.15, 1.0))
-    app.user_middleware.append(Middleware(HttpAdmission, serving.admission, readiness))
+    app.user_middleware.append(Middleware(HttpAdmission, serving.admission))
     app.state.readiness = readiness
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         client.app = app  # type: ignore[attr-defined]
@@ -242,10 +244,14 @@ async def test_everything_under_v1_is_refused_past_the_second_limit(
 async def test_a_stopping_worker_asks_its_callers_to_open_the_next_connection_elsewhere(
     client: httpx.AsyncClient,
 ) -> None:
-    assert "connection" not in (await client.get(PATH)).headers
+    paths = {PATH: 200, "/nowhere": 404, f"{PATH}?limit=0": 422}
+    for path, status in paths.items():
+        answer = await client.get(path)
+        assert (answer.status_code, answer.headers.get("connection")) == (status, None)
     client.app.state.readiness.stopping = True  # type: ignore[attr-defined]
-    answer = await client.get(PATH)
-    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    for path, status in paths.items():
+        answer = await client.get(path)
+        assert (answer.status_code, answer.headers["connection"]) == (status, "close")
 
 
 def slowly(length: int) -> bytes:

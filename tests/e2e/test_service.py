@@ -181,7 +181,7 @@ def test_a_new_bundle_under_traffic_fails_nothing_and_mixes_nothing(
                 )
                 if titles != {answer.get("bundle") == new.version}:
                     wrong.append(f"mixed titles in {answer.get('bundle')}")
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.01)
 
     async def publish() -> None:
         done = asyncio.Event()
