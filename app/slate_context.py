@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 
 from app.pipeline import Pipeline
-from domain.arrays import NO_ROWS, Rows
+from domain.arrays import NO_ROWS, Rows, drawn
 from domain.request import Request
 from domain.slate import Audience, SlateContext, Spent
 from domain.user import Shown, UserFeatures
@@ -43,7 +43,7 @@ def spent_on(pipeline: Pipeline, request: Request, user: UserFeatures | None) ->
 
 def explored(pipeline: Pipeline, seed: int) -> Rows:
     """Some items that nobody was shown lately, for minimum exposure to choose from."""
-    return pipeline.shelf.quota.drawn(EXPLORED, seed) if pipeline.shelf else NO_ROWS
+    return drawn(pipeline.shelf.quota.explore, EXPLORED, seed) if pipeline.shelf else NO_ROWS
 
 
 def seed_of(request: Request, now: float) -> int:

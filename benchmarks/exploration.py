@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.ranked_requests import RankedRequests, ranked_requests
 from benchmarks.rules_cost import LIMIT, NEW_BELOW, SHARE, context_of
-from domain.arrays import Floats, Rows
+from domain.arrays import Floats, Rows, drawn
 from domain.candidates import Candidates
 from domain.slate import ExposureQuota, Slate, SlateContext
 from monitoring.exposure import equity, gini, quota_of
@@ -47,7 +47,7 @@ def week(requests: RankedRequests, groups: Groups, share: float, visits: int) ->
 
 
 def _slate(candidates: Candidates, quota: ExposureQuota, seed: int, requests: RankedRequests) -> Slate:
-    tried = np.setdiff1d(quota.drawn(EXPLORED, seed), candidates.item_row).astype(np.int32)
+    tried = np.setdiff1d(drawn(quota.explore, EXPLORED, seed), candidates.item_row).astype(np.int32)
     rows = np.concatenate([candidates.item_row[: len(candidates) - len(tried)], tried])
     score = np.concatenate([candidates.score[: len(candidates) - len(tried)], np.zeros(len(tried), np.float32)])
     context = SlateContext(0.0, requests.genres, seed=seed, quota=quota)

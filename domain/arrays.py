@@ -1,7 +1,8 @@
-"""The column types, and nothing else."""
+"""The column types, and a draw from rows."""
 
 from __future__ import annotations
 
+import random
 from typing import TypeAlias
 
 import numpy as np
@@ -17,3 +18,8 @@ Mask: TypeAlias = NDArray[np.bool_]
 
 NO_ROWS: Rows = np.empty(0, np.int32)
 NO_ROWS.flags.writeable = False
+
+
+def drawn(rows: Rows, n: int, seed: int) -> Rows:
+    """``n`` of ``rows`` without repeats, in their order, or all if there are no more; others for every seed."""
+    return rows if len(rows) <= n else rows[sorted(random.Random(seed).sample(range(len(rows)), n))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -76,12 +75,6 @@ class ExposureQuota:
     group: Codes  # (items,): the group each item belongs to, -1 for none
     owed: Floats  # (groups,): how much each is owed beside the others; 0: nothing
     explore: Rows = field(default_factory=lambda: NO_ROWS)  # items to be tried out, which no source may propose
-
-    def drawn(self, n: int, seed: int) -> Rows:
-        """``n`` of the items to be tried out, or all if there are fewer; others for every seed."""
-        if len(self.explore) <= n:
-            return self.explore
-        return self.explore[sorted(random.Random(seed).sample(range(len(self.explore)), n))]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,13 +6,12 @@ Each source is sure of a quota of places; the rest goes by reciprocal rank fusio
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from domain.arrays import NO_ROWS, Floats, Mask, Rows
+from domain.arrays import NO_ROWS, Floats, Mask, Rows, drawn
 from domain.candidates import Candidates
 from domain.compiled import bool_, column, compiled, float32, int32, int64, pair, written
 
@@ -146,19 +145,15 @@ def forced_rows(tried: Rows, promoted: Rows, limit: int, seed: int) -> Rows:
     """
     if not len(tried) and not len(promoted):
         return NO_ROWS
-    tried = _drawn(tried, _room(limit), seed)
+    tried = drawn(tried, _room(limit), seed)
     if not len(promoted):
         return np.unique(tried)
-    promoted = _drawn(np.setdiff1d(promoted, tried), _room(limit) - len(tried), seed)
+    promoted = drawn(np.setdiff1d(promoted, tried), _room(limit) - len(tried), seed)
     return np.union1d(tried, promoted)
 
 
 def _room(limit: int) -> int:
     return limit // 5
-
-
-def _drawn(rows: Rows, n: int, seed: int) -> Rows:
-    return rows if len(rows) <= n else rows[sorted(random.Random(seed).sample(range(len(rows)), n))]
 
 
 def with_forced(candidates: Candidates, forced: Rows, limit: int) -> Candidates:

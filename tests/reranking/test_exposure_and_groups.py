@@ -76,13 +76,3 @@ def test_items_are_grouped_by_columns_and_new_ones_by_themselves(tiny_bundle: Bu
 def test_a_column_that_there_is_none_of_is_refused(tiny_bundle: Bundle) -> None:
     with pytest.raises(StartError, match="cannot be grouped by 'mood'"):
         grouped(tiny_bundle.tables.items, ("mood",), np.zeros(50, np.bool_))
-
-
-def test_what_is_tried_out_is_drawn_by_the_seed_without_repeats_and_everybody_has_a_chance() -> None:
-    explore = np.arange(100, 130, dtype=np.int32)
-    quota = ExposureQuota(0.05, np.zeros(200, np.int32), np.ones(1, np.float32), explore)
-    drawn = [quota.drawn(10, seed).tolist() for seed in range(200)]
-    assert all(len(rows) == 10 and rows == sorted(set(rows)) for rows in drawn)
-    assert drawn == [quota.drawn(10, seed).tolist() for seed in range(200)]
-    assert {row for rows in drawn for row in rows} == set(explore.tolist())
-    assert quota.drawn(30, 7).tolist() == explore.tolist()
